@@ -1,0 +1,35 @@
+"""Alerts: the public stream `sluice.v1.alert.<tenant>.<deployment>.<metric>`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from contracts.base import Frozen
+
+MetricName = Literal["task_success", "schema_adherence"]
+Severity = Literal["notice", "warning", "critical"]
+
+
+class Alert(Frozen):
+    """A metric crossed its threshold, or came back."""
+
+    id: str
+    """The same for every repetition of one incident."""
+    tenant: str
+    deployment: str
+    metric: MetricName
+    severity: Severity
+    state: Literal["firing", "resolved"]
+    value: float
+    threshold: float
+    window: str
+    """In words: `last 100 requests`."""
+    n: int = Field(ge=0)
+    model: str
+    evidence: tuple[str, ...] = ()
+    """Request ids of the newest offending outcomes."""
+    remediation: str
+    at: float
+    """Event time, Unix s."""

@@ -1,0 +1,103 @@
+"""The Adaptation Card and its attestations: what gets signed (R3, R4).
+
+Each is the predicate of an in-toto Statement v1 whose subjects are digests (the adapter's weights
+and files), wrapped in a DSSE envelope. The candidate card is signed when the evaluation gates have
+passed; every stage of the rollout appends an attestation; `promotion` closes the chain.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from contracts.base import Digest, Frozen
+from contracts.data import DatasetCard
+from contracts.diagnosis import Diagnosis, MethodChoice
+from contracts.evaluation import GateJudged
+from contracts.job import AdaptationJob
+from contracts.rollout import StageJudged
+from contracts.training import AdapterTrained, Recipe
+
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+CARD_TYPE = "https://sluiceway.dev/card/v1"
+ATTESTATION_TYPE = "https://sluiceway.dev/attestation/v1"
+PROMOTION_TYPE = "https://sluiceway.dev/promotion/v1"
+CERTIFICATE_TYPE = "https://sluiceway.dev/do-not-train/v1"
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+
+
+class AdaptationCard(Frozen):
+    """The immutable record of one adapter: what was asked, measured, trained on, and found."""
+
+    schema_: Literal["sluice.card/v1"] = Field(default="sluice.card/v1", alias="schema")
+    adapter_id: str
+    tenant: str
+    run: str
+    job: AdaptationJob
+    job_digest: Digest
+    diagnosis: Diagnosis
+    choice: MethodChoice
+    dataset: DatasetCard
+    dataset_digest: Digest
+    recipe: Recipe
+    training: AdapterTrained
+    gates: tuple[GateJudged, ...]
+    base: Digest
+    tokenizer: Digest
+    special_tokens: tuple[str, ...] = ()
+    objective: str
+    merge_policy: Literal["none", "static"] = "none"
+    stacking_policy: Literal["exclusive"] = "exclusive"
+    rollback: str = "base"
+    """Adapter id, or `base`: what serves if this one is withdrawn."""
+    monitoring: dict[str, float] = Field(default_factory=dict)
+    """Metric → alert threshold."""
+    reconsider_when: tuple[str, ...] = ()
+    created_at: str
+
+
+class Attestation(Frozen):
+    """One link of the chain: a verdict bound to the card and to the link before it."""
+
+    schema_: Literal["sluice.attestation/v1"] = Field(
+        default="sluice.attestation/v1", alias="schema"
+    )
+    name: str
+    """`G1`…`G5`, `G8`, `G9-10%`."""
+    index: int = Field(ge=0)
+    card: Digest
+    """Digest of the signed card's payload."""
+    previous: Digest | None
+    """Digest of the previous attestation's payload; None for the first."""
+    verdict: GateJudged | StageJudged
+    event_id: str
+    at: str
+
+
+class Promotion(Frozen):
+    """The last link (G10): the chain up to here is complete and the adapter serves."""
+
+    schema_: Literal["sluice.promotion/v1"] = Field(default="sluice.promotion/v1", alias="schema")
+    adapter_id: str
+    deployment: str
+    card: Digest
+    links: tuple[Digest, ...]
+    """Payload digests of every attestation, in order."""
+    rollback: str
+    at: str
+
+
+class DoNotTrain(Frozen):
+    """The certificate that a lighter rung suffices (D4)."""
+
+    schema_: Literal["sluice.do-not-train/v1"] = Field(
+        default="sluice.do-not-train/v1", alias="schema"
+    )
+    tenant: str
+    run: str
+    job_digest: Digest
+    rung: str
+    diagnosis: Diagnosis
+    reopen_when: tuple[str, ...]
+    at: str

@@ -1,0 +1,34 @@
+"""Every event type there is, by its CloudEvents type."""
+
+from __future__ import annotations
+
+from contracts import curation, diagnosis, evaluation, registry, rollout, synthesis, training
+from contracts.base import Event
+
+EVENTS: dict[str, type[Event]] = {
+    event.type_name(): event
+    for event in (
+        diagnosis.RunAccepted,
+        diagnosis.RunRejected,
+        diagnosis.RunCancelled,
+        diagnosis.TrainingAdvised,
+        diagnosis.TrainingDeclined,
+        diagnosis.DiagnosisHalted,
+        curation.SynthesisRequested,
+        curation.DatasetCurated,
+        curation.CurationHalted,
+        synthesis.RowsSynthesized,
+        training.TrainingStarted,
+        training.AdapterTrained,
+        training.TrainingStopped,
+        evaluation.GateJudged,
+        registry.CandidateRegistered,
+        registry.RegistrationRefused,
+        registry.AdapterPromoted,
+        rollout.StageStarted,
+        rollout.StageJudged,
+        rollout.RolledBack,
+        rollout.RolloutHeld,
+        rollout.RolloutCompleted,
+    )
+}

@@ -1,0 +1,260 @@
+"""The adaptation job: what a user asks for, in one document.
+
+A job names a behaviour and how it is scored, the data with its licence and provenance, the
+evaluation sets, and the policies (method, gates, rollout) the run is held to. Every default is the
+specification's number.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue, model_validator
+
+from contracts.base import Frozen, Namespace, Slug
+
+MethodName = Literal[
+    "auto",
+    "sft",
+    "instruction",
+    "lora",
+    "qlora",
+    "preference",
+    "domain_adaptation",
+    "distillation",
+]
+ScorerName = Annotated[str, Field(pattern=r"^[a-z_]+$|^[\w.]+:[\w.]+$")]
+GateId = Literal["G1", "G2", "G3", "G4", "G5"]
+"""The evaluation gates of this version. G8-G10 belong to rollout and registry."""
+
+Uri = Annotated[str, Field(min_length=1)]
+"""A relative path (resolved by `sluice submit`), `file://`, or `sha256:` in the artifact store."""
+
+
+class BaseModelRef(Frozen):
+    """The frozen base: a model folder, or a name under `$SLUICE_HOME/models`."""
+
+    model: str = Field(min_length=1)
+    name: str = Field(default="", pattern=r"^[A-Za-z0-9._-]*$")
+    """How adapter ids spell it; by default the last part of `model`."""
+
+    @property
+    def label(self) -> str:
+        return self.name or self.model.rstrip("/").rsplit("/", 1)[-1]
+
+
+class Behaviour(Frozen):
+    """The behaviour to adapt, and how one answer is judged."""
+
+    description: str = Field(min_length=1)
+    scorer: ScorerName
+    """A built-in scorer (`tool_call`, `json_schema`, `exact_match`, `regex`) or `module:function`."""
+    system_prompt: str | None = None
+    output_schema: dict[str, JsonValue] | None = None
+    """JSON Schema of a valid answer, where one schema serves all rows."""
+    target: float = Field(gt=0, le=1)
+    """The success rate that makes the behaviour good enough. A lighter rung that reaches it ends
+    the run without training."""
+    max_tokens: int = Field(default=128, ge=1, le=4096)
+
+
+class Provenance(Frozen):
+    """Where data came from."""
+
+    source: str = Field(min_length=1)
+    url: str | None = None
+    retrieved: str | None = None
+    collected_by: str | None = None
+
+
+DataRole = Literal["positive", "boundary", "negative", "rehearsal"]
+
+
+class DataSource(Frozen):
+    """A file of training rows (JSON Lines of `contracts.data.Row`)."""
+
+    uri: Uri
+    role: DataRole = "positive"
+    licence: str = Field(min_length=1)
+    """An SPDX identifier, or `proprietary:<owner>` with the tenant as the owner."""
+    provenance: Provenance
+
+
+class EvaluationSet(Frozen):
+    """A file of evaluation rows. Never readable by the training path."""
+
+    uri: Uri
+    licence: str = Field(min_length=1)
+
+
+class GeneralSuite(Frozen):
+    """What G5 runs through lm-evaluation-harness."""
+
+    tasks: tuple[str, ...] = ("sluice_basics",)
+    limit: int | None = Field(default=None, ge=1)
+    """Items per task; None is all."""
+
+
+class Evaluation(Frozen):
+    """The evaluation sets of the job, kept apart from training by construction."""
+
+    dev: EvaluationSet
+    """Diagnosis measures the ladder's rungs here."""
+    heldout: EvaluationSet
+    """Gates G1, G3 and G4 judge here; nothing else reads it."""
+    general: GeneralSuite = GeneralSuite()
+    minimum_items: int = Field(default=30, ge=2)
+    """Fewer items than this in dev or held-out is an evaluation gap (D5)."""
+
+
+class LoraParameters(Frozen):
+    """Low-rank adaptation: W = W0 + (alpha/r) B A."""
+
+    r: int = Field(default=16, ge=1, le=256)
+    alpha: int = Field(default=32, ge=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+
+
+class Hyperparameters(Frozen):
+    """Optimisation settings, shared by every method."""
+
+    learning_rate: float = Field(default=5e-4, gt=0)
+    batch_size: int = Field(default=8, ge=1)
+    gradient_accumulation: int = Field(default=1, ge=1)
+    epochs: float = Field(default=1.0, gt=0)
+    max_steps: int | None = Field(default=None, ge=1)
+    warmup_share: float = Field(default=0.05, ge=0, lt=1)
+    max_length: int = Field(default=1024, ge=8)
+    checkpoint_every: int = Field(default=10, ge=1)
+    """Optimizer steps between checkpoints."""
+    seed: int = 0
+
+
+class Method(Frozen):
+    """How to train. `auto` lets diagnosis choose."""
+
+    name: MethodName = "auto"
+    lora: LoraParameters = LoraParameters()
+    train: Hyperparameters = Hyperparameters()
+    data_range_override: str | None = None
+    """Why fewer rows than the method's documented range are acceptable (D7); lands on the card."""
+
+
+class Teacher(Frozen):
+    """A teacher behind an OpenAI-compatible endpoint; `url` None is our own serving service."""
+
+    model: str = "base"
+    url: str | None = None
+    temperature: float = Field(default=1.0, ge=0)
+    top_p: float = Field(default=0.95, gt=0, le=1)
+    override_reason: str | None = None
+
+    @model_validator(mode="after")
+    def _diverse(self) -> Teacher:
+        if (self.temperature < 1.0 or self.top_p != 0.95) and not self.override_reason:
+            raise ValueError(
+                "synthesis needs temperature >= 1.0 and top_p = 0.95 (S1); "
+                "set override_reason to depart from it"
+            )
+        return self
+
+
+class Synthesis(Frozen):
+    """Rows to synthesize from the curated seeds."""
+
+    rows: int = Field(ge=1, le=100_000)
+    teachers: tuple[Teacher, ...] = Field(default=(Teacher(),), min_length=1)
+
+
+class CurationPolicy(Frozen):
+    """What curation enforces."""
+
+    composition: dict[Literal["positive", "boundary", "negative"], float] = {
+        "positive": 0.8,
+        "boundary": 0.1,
+        "negative": 0.1,
+    }
+    composition_tolerance: float = Field(default=0.05, ge=0, le=1)
+    near_duplicate_threshold: float = Field(default=0.9, gt=0, le=1)
+    """Jaccard similarity at which two rows are the same row."""
+    validation_share: float = Field(default=0.05, ge=0, lt=1)
+    licences: tuple[str, ...] = (
+        "Apache-2.0",
+        "MIT",
+        "BSD-2-Clause",
+        "BSD-3-Clause",
+        "CC0-1.0",
+        "CC-BY-4.0",
+        "Unlicense",
+    )
+    """Licences this job may train on; its own tenant's `proprietary:<tenant>` is always allowed."""
+
+
+class GatePolicy(Frozen):
+    """The thresholds a candidate is held to."""
+
+    required: tuple[GateId, ...] = ("G1", "G2", "G3", "G4", "G5")
+    minimum_gain: float = Field(default=0.05, ge=0, le=1)
+    """G3: candidate minus base on held-out success."""
+    minimum_validity: float = Field(default=0.90, ge=0, le=1)
+    """G4: share of answers that parse and satisfy their schema, without constraints."""
+    maximum_decay: float = Field(default=0.02, ge=0, le=1)
+    """G5: the non-inferiority margin, as a proportion (0.02 is two percentage points)."""
+    level: float = Field(default=0.95, gt=0.5, lt=1)
+    attempts: int = Field(default=1, ge=1, le=10)
+
+
+class RolloutPolicy(Frozen):
+    """Shadow, then the canary ladder."""
+
+    deployment: Slug
+    """The public alias that clients name as `model`."""
+    stages: tuple[int, ...] = (1, 10, 50, 100)
+    """Canary shares, in percent."""
+    requests_per_stage: int = Field(default=50, ge=1)
+    """Candidate-arm outcomes to collect before a stage is judged."""
+    minimum_success: float = Field(default=0.90, ge=0, le=1)
+    """M1: a candidate below this, with evidence, rolls back."""
+    maximum_latency_ratio: float = Field(default=3.0, gt=0)
+    """Candidate p95 over baseline p95."""
+    stage_timeout_s: float = Field(default=3600.0, gt=0)
+    """Without enough traffic for this long the rollout is held."""
+    approval: Literal["automatic", "manual"] = "automatic"
+
+    @model_validator(mode="after")
+    def _ascending(self) -> RolloutPolicy:
+        if not self.stages or list(self.stages) != sorted(set(self.stages)):
+            raise ValueError("stages must ascend, without repeats")
+        if self.stages[0] < 1 or self.stages[-1] != 100:
+            raise ValueError("stages run from at least 1 to exactly 100 percent")
+        return self
+
+
+class Economics(Frozen):
+    """Prices, for cost per success and the distillation veto."""
+
+    price_per_mtok: float = Field(default=0.0, ge=0)
+    teacher_price_per_mtok: float | None = Field(default=None, ge=0)
+    monthly_requests: int | None = Field(default=None, ge=0)
+
+
+class AdaptationJob(Frozen):
+    """One request to adapt one behaviour of one base model for one tenant."""
+
+    schema_: Literal["sluice.job/v1"] = Field(default="sluice.job/v1", alias="schema")
+    name: Slug
+    tenant: Slug
+    task_namespace: Namespace
+    base: BaseModelRef
+    behaviour: Behaviour
+    data: tuple[DataSource, ...] = Field(min_length=1)
+    evaluation: Evaluation
+    rollout: RolloutPolicy
+    method: Method = Method()
+    synthesis: Synthesis | None = None
+    curation: CurationPolicy = CurationPolicy()
+    gates: GatePolicy = GatePolicy()
+    economics: Economics = Economics()
+    train_even_if_lighter_suffices: str | None = None
+    """A reason to train although a lighter rung reaches the target; lands on the card."""

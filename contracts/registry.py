@@ -1,0 +1,70 @@
+"""Registry: adapter identities, signed cards, promotion."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar
+
+from contracts.base import Digest, Event, Service
+
+_ID = re.compile(
+    r"^(?P<base>[A-Za-z0-9][A-Za-z0-9._-]*)-(?P<task>[a-z0-9][a-z0-9_.]*)-v(?P<version>[1-9]\d*)$"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterId:
+    """`{Base-Model-Name}-{Task-Namespace}-v{Version}`, parsed from the right (R1, ERRATA 16).
+
+    The law: `str(AdapterId.parse(s)) == s`.
+    """
+
+    base: str
+    task: str
+    version: int
+
+    @classmethod
+    def parse(cls, text: str) -> AdapterId:
+        """Raises ValueError if `text` is no adapter id."""
+        match = _ID.fullmatch(text)
+        if match is None:
+            raise ValueError(f"{text!r} is not <base>-<task_namespace>-v<version>")
+        return cls(base=match["base"], task=match["task"], version=int(match["version"]))
+
+    def __str__(self) -> str:
+        return f"{self.base}-{self.task}-v{self.version}"
+
+
+class CandidateRegistered(Event):
+    """Gates passed: the candidate has an id and a signed card. Serving may use it as shadow or
+    canary only (ERRATA 9).
+    """
+
+    service: ClassVar[Service] = Service.REGISTRY
+    fact: ClassVar[str] = "registered"
+    adapter_id: str
+    adapter: Digest
+    card: Digest
+    """The signed card's DSSE envelope in the artifact store."""
+    deployment: str
+
+
+class RegistrationRefused(Event):
+    """The candidate may not be registered (a gate failed, an id is taken, an artifact is unsafe)."""
+
+    service: ClassVar[Service] = Service.REGISTRY
+    fact: ClassVar[str] = "refused"
+    reason: str
+    mend: str
+
+
+class AdapterPromoted(Event):
+    """G10: the chain is closed and the adapter serves its deployment."""
+
+    service: ClassVar[Service] = Service.REGISTRY
+    fact: ClassVar[str] = "promoted"
+    adapter_id: str
+    deployment: str
+    bundle: Digest
+    """A tree: card, attestations, weights, README, public key. Verifies offline."""

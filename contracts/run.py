@@ -1,0 +1,152 @@
+"""A run is the fold of its log. Nothing else holds its state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from contracts.base import Digest, Event, Service
+from contracts.curation import CurationHalted, DatasetCurated, SynthesisRequested
+from contracts.diagnosis import (
+    DiagnosisHalted,
+    RunAccepted,
+    RunCancelled,
+    RunRejected,
+    TrainingAdvised,
+    TrainingDeclined,
+)
+from contracts.envelope import Recorded
+from contracts.evaluation import GateJudged
+from contracts.job import AdaptationJob, GateId
+from contracts.registry import AdapterPromoted, CandidateRegistered, RegistrationRefused
+from contracts.rollout import RolledBack, RolloutCompleted, RolloutHeld, StageJudged, StageStarted
+from contracts.subjects import RunRef
+from contracts.synthesis import RowsSynthesized
+from contracts.training import AdapterTrained, TrainingStarted, TrainingStopped
+
+Status = Literal[
+    "active",
+    "promoted",
+    "declined",
+    "rejected",
+    "halted",
+    "failed",
+    "rolled_back",
+    "held",
+    "cancelled",
+]
+CLOSED: frozenset[Status] = frozenset(
+    {"promoted", "declined", "rejected", "halted", "failed", "rolled_back", "cancelled"}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What is known of a run after some prefix of its log."""
+
+    ref: RunRef
+    version: int = 0
+    """Sequence of the newest event; 0 before the first. The compare-and-set token."""
+    status: Status = "active"
+    attempt: int = 0
+    job: AdaptationJob | None = None
+    job_digest: Digest | None = None
+    advised: TrainingAdvised | None = None
+    synthesis_requested: SynthesisRequested | None = None
+    synthesized: RowsSynthesized | None = None
+    dataset: DatasetCurated | None = None
+    trained: AdapterTrained | None = None
+    gates: dict[GateId, GateJudged] = field(default_factory=dict)
+    registered: CandidateRegistered | None = None
+    stage: StageStarted | None = None
+    stages_judged: tuple[StageJudged, ...] = ()
+    promoted: AdapterPromoted | None = None
+    log: tuple[Recorded, ...] = ()
+
+    @property
+    def closed(self) -> bool:
+        """Whether no service will act on this run again without a retry."""
+        return self.status in CLOSED
+
+    @property
+    def ids(self) -> frozenset[str]:
+        return frozenset(record.id for record in self.log)
+
+    @property
+    def last_service(self) -> Service | None:
+        return self.log[-1].event.service if self.log else None
+
+    def required_gates_passed(self) -> bool:
+        """Whether every gate the job requires has passed on the present candidate."""
+        if self.job is None:
+            return False
+        verdicts = (self.gates.get(gate) for gate in self.job.gates.required)
+        return all(v is not None and v.verdict == "passed" for v in verdicts)
+
+    def apply(self, record: Recorded) -> Run:
+        """The run after one more fact. Pure."""
+        run = replace(self, version=record.seq, log=(*self.log, record))
+        return _step(run, record.event)
+
+
+def fold(ref: RunRef, records: Iterable[Recorded]) -> Run:
+    """The run that `records`, in log order, describe."""
+    run = Run(ref=ref)
+    for record in records:
+        run = run.apply(record)
+    return run
+
+
+def _step(run: Run, event: Event) -> Run:
+    match event:
+        case RunAccepted():
+            return Run(
+                ref=run.ref,
+                version=run.version,
+                log=run.log,
+                job=event.job,
+                job_digest=event.job_digest,
+                attempt=event.attempt,
+            )
+        case RunRejected():
+            return replace(run, status="rejected")
+        case RunCancelled():
+            return run if run.closed else replace(run, status="cancelled")
+        case TrainingAdvised():
+            return replace(run, advised=event)
+        case TrainingDeclined():
+            return replace(run, status="declined")
+        case DiagnosisHalted() | CurationHalted():
+            return replace(run, status="halted")
+        case SynthesisRequested():
+            return replace(run, synthesis_requested=event)
+        case RowsSynthesized():
+            return replace(run, synthesized=event)
+        case DatasetCurated():
+            return replace(run, dataset=event)
+        case TrainingStarted():
+            return run
+        case AdapterTrained():
+            return replace(run, trained=event, gates={})
+        case TrainingStopped() | RegistrationRefused():
+            return replace(run, status="failed")
+        case GateJudged():
+            run = replace(run, gates={**run.gates, event.gate: event})
+            return run if event.verdict == "passed" else replace(run, status="failed")
+        case CandidateRegistered():
+            return replace(run, registered=event)
+        case StageStarted():
+            return replace(run, stage=event, status="active")
+        case StageJudged():
+            return replace(run, stages_judged=(*run.stages_judged, event))
+        case RolledBack():
+            return replace(run, status="rolled_back", stage=None)
+        case RolloutHeld():
+            return replace(run, status="held")
+        case RolloutCompleted():
+            return run
+        case AdapterPromoted():
+            return replace(run, status="promoted", promoted=event)
+        case _:
+            raise TypeError(f"no fold for {event.type_name()}")

@@ -1,0 +1,3 @@
+from shared.artifacts.store import ArtifactStore, Tree
+
+__all__ = ["ArtifactStore", "Tree"]

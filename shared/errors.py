@@ -1,0 +1,72 @@
+"""The error tree. Each error says whether another try can help; the bus middleware reads that.
+
+SluiceError
+├── TransientError       try again later: the broker is away, a peer is restarting, a lock is held
+│   ├── LeaseHeld        another worker has this step
+│   └── PeerUnavailable  a service or teacher does not answer
+└── PermanentError       trying again gives the same: a person must act
+    ├── InvalidInput     a job, row or file is wrong; carries the problems and their mends
+    ├── ArtifactMissing  a digest is not in the store
+    ├── ArtifactCorrupt  content does not match its digest
+    ├── Misconfigured    a setting or the topology is wrong; a service refuses to start
+    └── SignatureInvalid a signed document does not verify
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from contracts.base import Problem
+
+
+class SluiceError(Exception):
+    """Every error we raise on purpose. `mend` tells the reader what to do."""
+
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, mend: str = "") -> None:
+        super().__init__(message)
+        self.mend = mend
+
+
+class TransientError(SluiceError):
+    """Another try can help."""
+
+    retryable = True
+
+
+class LeaseHeld(TransientError):
+    """Another worker holds the lease of this step."""
+
+
+class PeerUnavailable(TransientError):
+    """A service we depend on does not answer."""
+
+
+class PermanentError(SluiceError):
+    """Another try gives the same result."""
+
+
+class InvalidInput(PermanentError):
+    """An input is wrong; every problem is named."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("; ".join(f"{p.where}: {p.problem}" for p in problems))
+        self.problems = tuple(problems)
+
+
+class ArtifactMissing(PermanentError):
+    """The store has no content under this digest."""
+
+
+class ArtifactCorrupt(PermanentError):
+    """Stored content no longer matches its digest."""
+
+
+class Misconfigured(PermanentError):
+    """A setting, permission or stream is not what the service needs."""
+
+
+class SignatureInvalid(PermanentError):
+    """A signed document does not verify; the message names the link that fails."""

@@ -1,0 +1,28 @@
+"""Settings every service shares, from `SLUICE_*` environment variables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Where the bus, the store and serving are."""
+
+    model_config = SettingsConfigDict(env_prefix="SLUICE_", extra="ignore", frozen=True)
+
+    home: Path = Path(".sluice")
+    """Keys, models, artifacts, embedded NATS data and work folders live under it."""
+    nats_url: str = "nats://127.0.0.1:4222"
+    nats_credentials: Path | None = None
+    """NKey seed file of this service; None where the server asks for none."""
+    serving_url: str = "http://127.0.0.1:8080/v1"
+    artifacts: str = ""
+    """fsspec URL of the artifact store; by default `<home>/artifacts`."""
+    otlp_endpoint: str | None = None
+    """OTLP/HTTP collector, as `http://host:4318`; None writes spans under `<home>/traces`."""
+
+    @property
+    def artifacts_url(self) -> str:
+        return self.artifacts or (self.home.resolve() / "artifacts").as_uri()
