@@ -159,7 +159,7 @@ class ArtifactStore:
         files = {
             path.relative_to(folder).as_posix(): self.put_file(path)
             for path in sorted(folder.rglob("*"))
-            if path.is_file() and not path.is_symlink()
+            if path.is_file() and not path.is_symlink() and path.name != ".tree"
         }
         return self.put(Tree(files).to_bytes())
 
