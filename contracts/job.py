@@ -205,29 +205,38 @@ class GatePolicy(Frozen):
     attempts: int = Field(default=1, ge=1, le=10)
 
 
+class CanaryStage(Frozen):
+    """One step of the canary ladder."""
+
+    percent: int = Field(ge=1, le=100)
+    """Share of conversations the candidate answers."""
+    outcomes: int = Field(default=50, ge=1)
+    """Candidate outcomes to collect before the stage is judged."""
+
+
 class RolloutPolicy(Frozen):
     """Shadow, then the canary ladder."""
 
     deployment: Slug
     """The public alias that clients name as `model`."""
-    stages: tuple[int, ...] = (1, 10, 50, 100)
-    """Canary shares, in percent."""
-    requests_per_stage: int = Field(default=50, ge=1)
-    """Candidate-arm outcomes to collect before a stage is judged."""
+    shadow_outcomes: int = Field(default=50, ge=1)
+    """Mirrored requests to collect before shadow is judged."""
+    stages: tuple[CanaryStage, ...] = tuple(CanaryStage(percent=p) for p in (1, 10, 50, 100))
     minimum_success: float = Field(default=0.90, ge=0, le=1)
     """M1: a candidate below this, with evidence, rolls back."""
     maximum_latency_ratio: float = Field(default=3.0, gt=0)
     """Candidate p95 over baseline p95."""
+    maximum_error_rate: float = Field(default=0.02, ge=0, le=1)
+    """Candidate requests that raise."""
     stage_timeout_s: float = Field(default=3600.0, gt=0)
     """Without enough traffic for this long the rollout is held."""
     approval: Literal["automatic", "manual"] = "automatic"
 
     @model_validator(mode="after")
     def _ascending(self) -> RolloutPolicy:
-        if not self.stages or list(self.stages) != sorted(set(self.stages)):
-            raise ValueError("stages must ascend, without repeats")
-        if self.stages[0] < 1 or self.stages[-1] != 100:
-            raise ValueError("stages run from at least 1 to exactly 100 percent")
+        shares = [stage.percent for stage in self.stages]
+        if not shares or shares != sorted(set(shares)) or shares[-1] != 100:
+            raise ValueError("stages ascend without repeats and end at 100 percent")
         return self
 
 
