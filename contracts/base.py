@@ -65,6 +65,10 @@ class Event(Frozen):
         """The CloudEvents type."""
         return f"sluice.v1.{cls.service}.{cls.fact}"
 
+    def producer(self) -> Service:
+        """Who states it. Equals `service` except for faults, which any service may report."""
+        return self.service
+
     def token(self) -> str:
         """The last token of the subject. Equals `fact` except where one type fans out."""
         return self.fact

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contracts import curation, diagnosis, evaluation, registry, rollout, synthesis, training
+from contracts import curation, diagnosis, evaluation, fault, registry, rollout, synthesis, training
 from contracts.base import Event
 
 EVENTS: dict[str, type[Event]] = {
@@ -30,5 +30,6 @@ EVENTS: dict[str, type[Event]] = {
         rollout.RolledBack,
         rollout.RolloutHeld,
         rollout.RolloutCompleted,
+        fault.StepFailed,
     )
 }

@@ -1,7 +1,7 @@
 """The envelope of a fact: CloudEvents 1.0 in binary mode, as NATS message headers.
 
-The event id is derived, not drawn: the same fact about the same run from the same cause has the same
-id, so a redelivered trigger can only repeat what the log already holds.
+The event id is derived, not drawn: the same fact about the same run from the same cause has the
+same id, so a redelivered trigger can only repeat what the log already holds.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def event_id(ref: RunRef, event: Event, key: str) -> str:
     `key` is the id of the message that caused the event, or, where several causes may lead to one
     fact (a join), whatever names that fact.
     """
-    text = "\n".join((ref.tenant, ref.run, event.type_name(), event.token(), key))
+    text = "\n".join((ref.tenant, ref.run, event.type_name(), event.producer(), event.token(), key))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -58,7 +58,7 @@ def headers_of(
         "ce-specversion": SPEC_VERSION,
         "ce-id": id,
         "ce-type": event.type_name(),
-        "ce-source": f"/sluice/{event.service}",
+        "ce-source": f"/sluice/{event.producer()}",
         "ce-subject": str(ref),
         "ce-time": at.astimezone(UTC).isoformat(),
         "ce-sluicecause": cause,

@@ -48,7 +48,7 @@ class Behaviour(Frozen):
 
     description: str = Field(min_length=1)
     scorer: ScorerName
-    """A built-in scorer (`tool_call`, `json_schema`, `exact_match`, `regex`) or `module:function`."""
+    """A built-in (`tool_call`, `json_schema`, `exact_match`, `regex`), or `module:function`."""
     system_prompt: str | None = None
     output_schema: dict[str, JsonValue] | None = None
     """JSON Schema of a valid answer, where one schema serves all rows."""
@@ -167,14 +167,16 @@ class Synthesis(Frozen):
     teachers: tuple[Teacher, ...] = Field(default=(Teacher(),), min_length=1)
 
 
+def _documented_composition() -> dict[Literal["positive", "boundary", "negative"], float]:
+    return {"positive": 0.8, "boundary": 0.1, "negative": 0.1}
+
+
 class CurationPolicy(Frozen):
     """What curation enforces."""
 
-    composition: dict[Literal["positive", "boundary", "negative"], float] = {
-        "positive": 0.8,
-        "boundary": 0.1,
-        "negative": 0.1,
-    }
+    composition: dict[Literal["positive", "boundary", "negative"], float] = Field(
+        default_factory=_documented_composition
+    )
     composition_tolerance: float = Field(default=0.05, ge=0, le=1)
     near_duplicate_threshold: float = Field(default=0.9, gt=0, le=1)
     """Jaccard similarity at which two rows are the same row."""

@@ -37,8 +37,9 @@ class AdapterId:
 
 
 class CandidateRegistered(Event):
-    """Gates passed: the candidate has an id and a signed card. Serving may use it as shadow or
-    canary only (ERRATA 9).
+    """Gates passed: the candidate has an id and a signed card.
+
+    Serving may use it as shadow or canary only (ERRATA 9).
     """
 
     service: ClassVar[Service] = Service.REGISTRY
@@ -51,7 +52,7 @@ class CandidateRegistered(Event):
 
 
 class RegistrationRefused(Event):
-    """The candidate may not be registered (a gate failed, an id is taken, an artifact is unsafe)."""
+    """The candidate may not be registered: an id is taken, an artifact is unsafe."""
 
     service: ClassVar[Service] = Service.REGISTRY
     fact: ClassVar[str] = "refused"

@@ -18,6 +18,7 @@ from contracts.diagnosis import (
 )
 from contracts.envelope import Recorded
 from contracts.evaluation import GateJudged
+from contracts.fault import StepFailed
 from contracts.job import AdaptationJob, GateId
 from contracts.registry import AdapterPromoted, CandidateRegistered, RegistrationRefused
 from contracts.rollout import RolledBack, RolloutCompleted, RolloutHeld, StageJudged, StageStarted
@@ -75,7 +76,7 @@ class Run:
 
     @property
     def last_service(self) -> Service | None:
-        return self.log[-1].event.service if self.log else None
+        return self.log[-1].event.producer() if self.log else None
 
     def required_gates_passed(self) -> bool:
         """Whether every gate the job requires has passed on the present candidate."""
@@ -129,7 +130,7 @@ def _step(run: Run, event: Event) -> Run:
             return run
         case AdapterTrained():
             return replace(run, trained=event, gates={})
-        case TrainingStopped() | RegistrationRefused():
+        case TrainingStopped() | RegistrationRefused() | StepFailed():
             return replace(run, status="failed")
         case GateJudged():
             run = replace(run, gates={**run.gates, event.gate: event})

@@ -16,7 +16,7 @@ def command(tenant: str, run: str, verb: str) -> str:
 
 def fact(tenant: str, run: str, event: Event) -> str:
     """The run-log subject of `event`."""
-    return f"{PREFIX}.run.{tenant}.{run}.{event.service}.{event.token()}"
+    return f"{PREFIX}.run.{tenant}.{run}.{event.producer()}.{event.token()}"
 
 
 def run_log(tenant: str, run: str) -> str:
@@ -61,3 +61,8 @@ class RunRef:
 
     def __str__(self) -> str:
         return f"{self.tenant}/{self.run}"
+
+
+def health(service: str) -> str:
+    """Core NATS request/reply: a live service answers with its status as JSON."""
+    return f"{PREFIX}.health.{service}"

@@ -28,6 +28,6 @@ class Outcome(Frozen):
     error: str | None = None
     """Exception type of a failed request."""
     schema_valid: bool | None = None
-    """The answer parses and satisfies the request's tool signature or schema; None: none was given."""
+    """The answer parses and satisfies the request's tools or schema; None: it had none."""
     task_success: bool | None = None
-    """Automated validation of the execution boundary (M1): no error, not cut off, schema satisfied."""
+    """Automated validation at the execution boundary (M1): no error, not cut off, schema kept."""

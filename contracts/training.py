@@ -70,7 +70,7 @@ class AdapterTrained(Event):
     service: ClassVar[Service] = Service.TRAINING
     fact: ClassVar[str] = "trained"
     adapter: Digest
-    """A tree: `adapter_model.safetensors`, `adapter_config.json`, `fingerprints.json`, `recipe.json`."""
+    """A tree: `adapter_model.safetensors` and `.json` files: config, fingerprints, recipe."""
     recipe: Digest
     base: Digest
     tokenizer: Digest

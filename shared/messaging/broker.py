@@ -1,0 +1,119 @@
+"""The broker connection of a service, with the settings that keep messages safe.
+
+Defaults that lose data or spin are replaced: reconnection never gives up, a permission violation is
+fatal, subscribers never declare streams or consumers (the provisioner does), and a consumer that is
+missing or differs from the topology stops the service at start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from typing import Any
+
+from faststream import AckPolicy
+from faststream.nats import JStream, NatsBroker, PullSub
+from nats.js import JetStreamContext
+
+from contracts.base import Service
+from contracts.topology import Consumer
+from shared.errors import Misconfigured
+from shared.messaging.delivery import retry_or_bury
+from shared.messaging.provision import check
+from shared.settings import Settings
+
+log = logging.getLogger("sluice.broker")
+
+FETCH_TIMEOUT_S = 2.0
+
+
+class Bus:
+    """A service's broker: what it consumes from and publishes to."""
+
+    def __init__(self, service: Service, settings: Settings) -> None:
+        self.service = service
+        self.settings = settings
+        self.broker = NatsBroker(
+            settings.nats_url,
+            name=f"sluice-{service}",
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=1,
+            connect_timeout=5,
+            error_cb=self._on_error,
+            disconnected_cb=self._on_disconnect,
+            graceful_timeout=15.0,
+            middlewares=(retry_or_bury(service, lambda: self.jetstream),),
+            logger=logging.getLogger("faststream"),
+            **credentials(settings),
+        )
+        self._consumers: list[Consumer] = []
+
+    @property
+    def jetstream(self) -> JetStreamContext:
+        """The JetStream context. Raises Misconfigured before the broker has connected."""
+        connection = self.connection
+        context: JetStreamContext = connection.jetstream(timeout=5)
+        return context
+
+    @property
+    def connection(self) -> Any:
+        """The nats-py client underneath."""
+        connection = self.broker._connection
+        if connection is None:
+            raise Misconfigured("the broker is not connected yet")
+        return connection
+
+    def subscriber(self, consumer: Consumer, *, workers: int = 1) -> Any:
+        """A FastStream subscriber bound to a durable consumer of the topology."""
+        self._consumers.append(consumer)
+        extra: dict[str, Any] = {"max_workers": workers} if workers > 1 else {}
+        return self.broker.subscriber(
+            consumer.filters[0],
+            stream=JStream(consumer.stream, declare=False),
+            durable=consumer.durable,
+            pull_sub=PullSub(batch_size=1, timeout=FETCH_TIMEOUT_S),
+            ack_policy=AckPolicy.NACK_ON_ERROR,
+            no_reply=True,
+            title=consumer.durable,
+            **extra,
+        )
+
+    async def connect(self) -> None:
+        """Connect and check that everything this service consumes exists as declared.
+
+        Raises:
+            Misconfigured: a stream or consumer is missing or differs; run the provisioner.
+        """
+        await self.broker.connect()
+        await check(self.jetstream, self._consumers)
+
+    async def _on_error(self, error: Exception) -> None:
+        if "permissions violation" in str(error).lower():
+            log.critical("%s: %s; the service's credentials do not fit", self.service, error)
+            os._exit(78)  # EX_CONFIG: nothing this process does can help
+        log.warning("%s: broker: %s", self.service, error)
+
+    async def _on_disconnect(self) -> None:
+        log.warning("%s: lost the broker; reconnecting", self.service)
+
+
+def credentials(settings: Settings) -> dict[str, Any]:
+    """nats-py connect options for the configured NKey seed, if there is one."""
+    if settings.nats_credentials is None:
+        return {}
+    return {"nkeys_seed": str(settings.nats_credentials)}
+
+
+async def wait_for_broker(url: str, *, timeout_s: float = 10.0) -> None:
+    """Until a NATS server answers at `url`. Raises TimeoutError."""
+    host, port = url.removeprefix("nats://").rsplit(":", 1)
+    async with asyncio.timeout(timeout_s):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection(host, int(port))
+            except OSError:
+                await asyncio.sleep(0.05)
+                continue
+            writer.close()
+            return

@@ -1,0 +1,105 @@
+"""Running a service: connect, check, answer health, consume, stop cleanly.
+
+`python -m services.<name>` calls `host` with the service's `create_app`. SIGTERM stops taking new
+messages, lets handlers finish within the grace period, and leaves the rest to redelivery.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from contracts import subjects
+from contracts.base import Service
+from shared import telemetry
+from shared.errors import SluiceError
+from shared.messaging.broker import Bus
+from shared.settings import Settings
+
+EX_CONFIG = 78
+
+Background = Callable[[], AbstractAsyncContextManager[None]]
+
+
+@dataclass(slots=True)
+class App:
+    """A wired service: its bus, and what runs beside the consumers (an HTTP server, say)."""
+
+    bus: Bus
+    beside: tuple[Background, ...] = ()
+    status: Callable[[], dict[str, Any]] = field(default=dict)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Connected, checked, consuming, and answering health, until the block ends."""
+        started = time.time()
+        await self.bus.connect()
+        async with _all(self.beside):
+            await self.bus.broker.start()
+
+            async def health(message: Any) -> None:
+                answer = {
+                    "service": self.bus.service,
+                    "pid": os.getpid(),
+                    "up_s": round(time.time() - started, 1),
+                    **self.status(),
+                }
+                await message.respond(json.dumps(answer).encode())
+
+            probe = await self.bus.connection.subscribe(
+                subjects.health(self.bus.service), cb=health
+            )
+            try:
+                yield
+            finally:
+                with suppress(Exception):
+                    await probe.unsubscribe()
+                await self.bus.broker.stop()
+
+
+@asynccontextmanager
+async def _all(contexts: tuple[Background, ...]) -> AsyncIterator[None]:
+    if not contexts:
+        yield
+        return
+    async with contexts[0](), _all(contexts[1:]):
+        yield
+
+
+async def serve(app: App) -> None:
+    """Run until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(sign, stop.set)
+    async with app.running():
+        logging.getLogger("sluice").info("%s is up", app.bus.service)
+        await stop.wait()
+
+
+def host(
+    service: Service, create_app: Callable[[Settings], App], settings: Settings | None = None
+) -> None:
+    """The whole of a service's `__main__`. Exits 78 if it is misconfigured."""
+    settings = settings or Settings()
+    logging.basicConfig(
+        level=logging.INFO,
+        format=f"%(asctime)s {service} %(levelname)s %(name)s: %(message)s",
+    )
+    for noisy in ("httpx", "faststream", "nats"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    telemetry.configure(service, home=settings.home, otlp_endpoint=settings.otlp_endpoint)
+    try:
+        asyncio.run(serve(create_app(settings)))
+    except SluiceError as error:
+        print(f"{service}: {error}\n  mend: {error.mend}", file=sys.stderr)
+        sys.exit(EX_CONFIG)

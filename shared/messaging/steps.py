@@ -1,0 +1,276 @@
+"""Steps: how a service turns a fact into the next fact, exactly once in effect.
+
+A step is load, decide, append. `Steps.on` wraps a handler with everything that is the same for all:
+read the run; if the run has ended or the step's fact is there already, acknowledge; take the lease;
+keep lease and message alive while the handler works; notice cancellation; append what the handler
+returns, with an id derived from the trigger; acknowledge. Kill the process anywhere in between and
+the redelivered trigger finds either the fact or the free lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import nats.errors
+from faststream.nats import NatsMessage
+from nats.aio.msg import Msg
+from nats.js.errors import APIError
+from opentelemetry.trace import SpanKind
+from pydantic import ValidationError
+
+from contracts import subjects
+from contracts.base import Event
+from contracts.envelope import Recorded, UnknownEvent, recorded
+from contracts.fault import StepFailed
+from contracts.progress import Progress
+from contracts.run import Run
+from contracts.subjects import RunRef
+from contracts.topology import LEASES, Consumer, consumer
+from shared.artifacts import ArtifactStore
+from shared.errors import PermanentError, TransientError
+from shared.messaging.broker import Bus
+from shared.messaging.delivery import will_retry
+from shared.messaging.leases import RENEW_EVERY_S, Lease, LeaseLost, Leases
+from shared.messaging.runlog import RunClosed, RunLog
+from shared.telemetry import span
+
+log = logging.getLogger("sluice.steps")
+
+
+class Malformed(PermanentError):
+    """A message that is not what its subject promises."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Step:
+    """What a handler works with: the run as loaded, its trigger, and ways to report."""
+
+    run: Run
+    trigger: Recorded
+    runlog: RunLog
+    progress_to: Callable[[str, Progress], Awaitable[None]]
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the run was cancelled or this worker lost its lease: stop at the next safe point."""
+
+    async def progress(
+        self, stage: str, message: str, done: float = 0, total: float | None = None, **values: float
+    ) -> None:
+        """Best effort news: never fails the step."""
+        await self.progress_to(
+            stage, Progress(stage=stage, message=message, done=done, total=total, values=values)
+        )
+
+    async def state(self, event: Event, *, key: str | None = None) -> Run:
+        """Append a fact in the middle of the step."""
+        self.run = await self.runlog.append(self.run.ref, event, cause=self.trigger.id, key=key)
+        return self.run
+
+
+Handler = Callable[[Step], Awaitable[Event | None]]
+CommandHandler = Callable[[RunRef, Msg], Awaitable[None]]
+Done = Callable[[Run, Recorded], bool]
+
+
+class Steps:
+    """The steps of one service."""
+
+    def __init__(self, bus: Bus) -> None:
+        self.bus = bus
+        self.artifacts = ArtifactStore(bus.settings.artifacts_url)
+        self._holder = f"{socket.gethostname()}:{os.getpid()}"
+        self._runlog: RunLog | None = None
+        self._leases: Leases | None = None
+
+    @property
+    def runlog(self) -> RunLog:
+        if self._runlog is None:
+            self._runlog = RunLog(self.bus.jetstream)
+        return self._runlog
+
+    async def leases(self) -> Leases:
+        if self._leases is None:
+            try:
+                bucket = await self.bus.jetstream.key_value(LEASES)
+            except (nats.errors.Error, APIError, TimeoutError) as error:
+                raise TransientError(f"leases do not answer: {error!r}") from error
+            self._leases = Leases(bucket, self._holder)
+        return self._leases
+
+    def on(
+        self, purpose: str, *, done: Done | None = None, workers: int = 1
+    ) -> Callable[[Handler], Handler]:
+        """Register a handler for the consumer `<service>-<purpose>` of the topology.
+
+        `done(run, trigger)` says that the run already holds what this step would state; by default,
+        that some event names the trigger as its cause and this service as its producer.
+        """
+        row = consumer(self.bus.service, purpose)
+        is_done = done or self._answered
+
+        def register(handler: Handler) -> Handler:
+            async def receive(message: NatsMessage) -> None:
+                await self._run_step(row, handler, is_done, message.raw_message)
+
+            self.bus.subscriber(row, workers=workers)(receive)
+            return handler
+
+        return register
+
+    def command(self, purpose: str) -> Callable[[CommandHandler], CommandHandler]:
+        """Register a handler for a user's command. It must be safe to run twice."""
+        row = consumer(self.bus.service, purpose)
+
+        def register(handler: CommandHandler) -> CommandHandler:
+            async def receive(message: NatsMessage) -> None:
+                raw: Msg = message.raw_message
+                with span(
+                    f"{row.durable}",
+                    traceparent=(raw.headers or {}).get("traceparent"),
+                    kind=SpanKind.CONSUMER,
+                    attributes={"messaging.destination.name": raw.subject},
+                ):
+                    await handler(ref_of(raw), raw)
+
+            self.bus.subscriber(row)(receive)
+            return handler
+
+        return register
+
+    def _answered(self, run: Run, trigger: Recorded) -> bool:
+        mine = self.bus.service
+        return any(r.cause == trigger.id and r.event.producer() == mine for r in run.log)
+
+    async def _run_step(self, row: Consumer, handler: Handler, done: Done, raw: Msg) -> None:
+        trigger = fact_of(raw)
+        run = await self.runlog.load(trigger.ref)
+        if _obsolete(run, trigger) or done(run, trigger):
+            return
+        leases = await self.leases()
+        lease = await leases.acquire(f"{trigger.ref.tenant}.{trigger.ref.run}.{row.durable}")
+        step = Step(
+            run=run,
+            trigger=trigger,
+            runlog=self.runlog,
+            progress_to=lambda stage, news: self._report(trigger.ref, stage, news),
+        )
+        try:
+            # The lease's last holder may have finished between our read and our acquire.
+            step.run = await self.runlog.load(trigger.ref)
+            if _obsolete(step.run, trigger) or done(step.run, trigger):
+                return
+            with span(
+                row.durable,
+                traceparent=trigger.traceparent,
+                kind=SpanKind.CONSUMER,
+                attributes={
+                    "sluice.tenant": trigger.ref.tenant,
+                    "sluice.run": trigger.ref.run,
+                    "messaging.destination.name": raw.subject,
+                },
+            ):
+                await self._work(row, handler, step, lease, raw)
+        finally:
+            await leases.release(lease)
+
+    async def _work(
+        self, row: Consumer, handler: Handler, step: Step, lease: Lease, raw: Msg
+    ) -> None:
+        work = asyncio.ensure_future(handler(step))
+        pulse = asyncio.ensure_future(self._keep_alive(step, lease, raw))
+        try:
+            await asyncio.wait({work, pulse}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():  # the pulse ends early only because the lease is lost
+                step.cancelled.set()
+                work.cancel()
+                with suppress(asyncio.CancelledError, Exception):
+                    await work
+                await pulse
+                raise LeaseLost(f"{lease.key} was lost")
+            event = work.result()
+            if event is not None:
+                await step.state(event)
+        except RunClosed as closed:
+            log.info("%s", closed)
+        except Exception as error:
+            if not will_retry(error, raw.metadata.num_delivered or 1):
+                await self._state_failure(row, step, error)
+            raise
+        finally:
+            pulse.cancel()
+            if not work.done():
+                work.cancel()
+                with suppress(asyncio.CancelledError, Exception):
+                    await work
+
+    async def _keep_alive(self, step: Step, lease: Lease, raw: Msg) -> None:
+        """Renew lease and message together; watch for cancellation. Raises LeaseLost."""
+        leases = await self.leases()
+        missed = 0
+        while True:
+            await asyncio.sleep(RENEW_EVERY_S / 4)
+            try:
+                if (missed := missed + 1) % 4 == 0:
+                    await leases.renew(lease)
+                    await raw.in_progress()
+                run = await self.runlog.load(step.run.ref)
+            except LeaseLost:
+                raise
+            except (TransientError, nats.errors.Error) as error:
+                log.warning("%s: %s", lease.key, error)
+                continue
+            if run.closed or run.attempt != step.run.attempt:
+                step.cancelled.set()
+
+    async def _state_failure(self, row: Consumer, step: Step, error: Exception) -> None:
+        """Let the run show where it stopped."""
+        with suppress(RunClosed):
+            await step.state(
+                StepFailed(
+                    where=self.bus.service,
+                    step=row.durable,
+                    error=type(error).__name__,
+                    message=str(error)[:2000],
+                    mend=getattr(error, "mend", "")
+                    or "see `sluice dead list`; then `sluice retry`",
+                )
+            )
+
+    async def _report(self, ref: RunRef, stage: str, news: Progress) -> None:
+        with suppress(nats.errors.Error):
+            await self.bus.connection.publish(
+                subjects.progress(ref.tenant, ref.run, stage), news.model_dump_json().encode()
+            )
+
+
+def _obsolete(run: Run, trigger: Recorded) -> bool:
+    """Whether the run has ended, or has begun another attempt since the trigger."""
+    if run.closed:
+        return True
+    began = max(
+        (r.seq for r in run.log if r.event.type_name() == "sluice.v1.diagnosis.accepted"), default=0
+    )
+    return trigger.seq < began
+
+
+def fact_of(raw: Msg) -> Recorded:
+    """The fact in a message of the RUN stream. Raises Malformed."""
+    try:
+        return recorded(raw.subject, raw.headers or {}, raw.data, raw.metadata.sequence.stream)
+    except (UnknownEvent, ValidationError, ValueError, KeyError) as error:
+        raise Malformed(
+            f"{raw.subject}: {error}", mend="publish events as docs/events.md describes"
+        ) from error
+
+
+def ref_of(raw: Msg) -> RunRef:
+    """The run a command speaks of. Raises Malformed."""
+    try:
+        return RunRef.of(raw.subject)
+    except ValueError as error:
+        raise Malformed(str(error), mend="use sluice.v1.job.<tenant>.<run>.<verb>") from error
