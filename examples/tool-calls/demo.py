@@ -90,7 +90,9 @@ def main() -> int:
         sluice(home, "card", run, "--out", str(folder), check=True)
         key = home / "keys" / "registry.pub"
         sluice(home, "verify", str(folder), "--key", str(key), check=True)
-        story = json.loads(sluice(home, "show", run, "--json", capture_output=True, check=True).stdout)
+        story = json.loads(
+            sluice(home, "show", run, "--json", capture_output=True, check=True).stdout
+        )
         print(f"demo: {time.monotonic() - began:.0f} s from start to promotion")
         print(f"demo: promoted {story['adapter_id']}, card at {folder}")
         return 0

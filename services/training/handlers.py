@@ -1,0 +1,25 @@
+"""Training's one step: a curated dataset becomes an adapter, or the run stops with a named reason."""
+
+from __future__ import annotations
+
+from contracts.training import AdapterTrained, TrainingStopped
+from services.training.workshop import Workshop
+from shared.errors import TransientError
+from shared.messaging.steps import Step, Steps
+
+
+def register(steps: Steps, workshop: Workshop) -> None:
+    """Subscribe to curated datasets."""
+
+    @steps.on("train", done=lambda run, _trigger: run.trained is not None)
+    async def train(step: Step) -> AdapterTrained | TrainingStopped | None:
+        order = await workshop.order(step.run)
+        if isinstance(order, TrainingStopped):
+            return order
+        await step.state(order.started)
+        ending = await workshop.train(order, step.progress_to, step.cancelled)
+        if ending is None:  # cancelled: the checkpoint stays
+            return None
+        if isinstance(ending, TransientError):
+            raise ending
+        return ending
