@@ -1,3 +1,4 @@
 from shared.artifacts.store import ArtifactStore, Tree
+from shared.artifacts.uris import Pinned, pin
 
-__all__ = ["ArtifactStore", "Tree"]
+__all__ = ["ArtifactStore", "Pinned", "Tree", "pin"]

@@ -1,0 +1,86 @@
+"""The curation desk: fetch a run's rows from the store, curate them, put the snapshot back.
+
+Where the job asks for synthetic rows the desk curates twice: first the job's own rows, so that only
+licensed, redacted, de-duplicated seeds ever reach a teacher, then everything together.
+"""
+
+from __future__ import annotations
+
+from contracts.curation import CurationHalted, DatasetCurated, SynthesisRequested
+from contracts.job import AdaptationJob
+from contracts.run import Run
+from services.curation.pipeline import Curated, Halted, curate
+from services.curation.reading import SourceFile
+from services.curation.redaction import Detector
+from shared.artifacts import ArtifactStore, Pinned
+
+
+class Desk:
+    """Curates runs."""
+
+    def __init__(self, artifacts: ArtifactStore, detector: Detector) -> None:
+        self._artifacts = artifacts
+        self._detector = detector
+
+    def curate(self, run: Run) -> DatasetCurated | SynthesisRequested | CurationHalted:
+        """The next fact of `run`. Deterministic: the same run gives the same digests.
+
+        Raises:
+            ArtifactMissing, ArtifactCorrupt: the store no longer has what intake pinned.
+        """
+        job = run.job
+        if job is None:
+            raise ValueError(f"run {run.ref} has no job")
+        sources = [self._source(job, index) for index in range(len(job.data))]
+        if run.synthesized is not None:
+            sources.append(self._synthesized(job, run))
+        outcome = curate(
+            job,
+            sources,
+            {
+                "dev": self._evaluation(job.evaluation.dev.uri),
+                "heldout": self._evaluation(job.evaluation.heldout.uri),
+            },
+            self._detector,
+        )
+        if isinstance(outcome, Halted):
+            return CurationHalted(reason=outcome.reason, problems=outcome.problems)
+        if job.synthesis is not None and run.synthesized is None:
+            seeds = self._artifacts.put(outcome.snapshot.files["train.jsonl"])
+            return SynthesisRequested(seeds=seeds, rows=job.synthesis.rows)
+        return self._keep(outcome)
+
+    def _keep(self, curated: Curated) -> DatasetCurated:
+        snapshot = curated.snapshot
+        stored = {name: self._artifacts.put(content) for name, content in snapshot.files.items()}
+        self._artifacts.put(curated.card_markdown.encode())
+        return DatasetCurated(
+            card=self._artifacts.put(snapshot.card_bytes),
+            train=stored["train.jsonl"],
+            validation=stored.get("validation.jsonl"),
+            rows=snapshot.card.splits,
+        )
+
+    def _source(self, job: AdaptationJob, index: int) -> SourceFile:
+        described = job.data[index]
+        pinned = Pinned.parse(described.uri)
+        return SourceFile(
+            file=pinned.name,
+            content=self._artifacts.get(pinned.digest),
+            role=described.role,
+            licence=described.licence,
+            provenance=described.provenance.source,
+        )
+
+    def _evaluation(self, uri: str) -> SourceFile:
+        pinned = Pinned.parse(uri)
+        return SourceFile(file=pinned.name, content=self._artifacts.get(pinned.digest))
+
+    def _synthesized(self, job: AdaptationJob, run: Run) -> SourceFile:
+        assert run.synthesized is not None
+        return SourceFile(
+            file="synthesized.jsonl",
+            content=self._artifacts.get(run.synthesized.rows),
+            licence=f"proprietary:{job.tenant}",
+            provenance="synthesis; each row carries its origin",
+        )

@@ -1,0 +1,67 @@
+"""Data URIs: what a job may name, and the pinned form everything after intake reads.
+
+A job names data by path, `file://` or digest. Intake copies each into the artifact store and from
+there on the run knows only `sha256:<64 hex>#<file name>`: later edits of the file change nothing, and
+problems can still name the file.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from contracts.base import Digest
+from shared.artifacts.store import ArtifactStore
+from shared.errors import ArtifactMissing
+
+_PINNED = re.compile(r"^(?P<digest>sha256:[0-9a-f]{64})(?:#(?P<name>[^/\s]{1,200}))?$")
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """Content and the name it came under."""
+
+    digest: Digest
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.digest}#{self.name}"
+
+    @classmethod
+    def parse(cls, uri: str) -> Pinned:
+        """Raises ValueError if `uri` is not pinned."""
+        match = _PINNED.fullmatch(uri)
+        if match is None:
+            raise ValueError(f"{uri!r} is not sha256:<digest>[#name]")
+        return cls(match["digest"], match["name"] or match["digest"][7:19])
+
+
+def pin(store: ArtifactStore, uri: str, *, folder: Path | None = None) -> Pinned:
+    """Put what `uri` names into the store.
+
+    Relative paths are taken from `folder`; without one they are refused.
+
+    Raises:
+        ValueError: the URI is of no known kind, or relative without a folder.
+        FileNotFoundError, IsADirectoryError, PermissionError: the file cannot be read.
+        ArtifactMissing: a digest is not in the store.
+    """
+    if uri.startswith("sha256:"):
+        pinned = Pinned.parse(uri)
+        if not store.has(pinned.digest):
+            raise ArtifactMissing(f"{pinned.digest} is not in the artifact store")
+        return pinned
+    parts = urlsplit(uri)
+    if parts.scheme == "file":
+        path = Path(unquote(parts.path))
+    elif parts.scheme == "":
+        path = Path(uri).expanduser()
+        if not path.is_absolute():
+            if folder is None:
+                raise ValueError(f"{uri!r} is relative; publish an absolute file:// URI")
+            path = folder / path
+    else:
+        raise ValueError(f"{parts.scheme}:// is not supported")
+    return Pinned(store.put_file(path), re.sub(r"[^\w.-]", "_", path.name))
