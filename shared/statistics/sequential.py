@@ -2,8 +2,8 @@
 
 A fixed-sample test that is repeated after every request cries wolf in the end: at a true success of
 95 % the rule 'below 90 % over 100 requests' fires almost surely within 10,000 (ERRATA 11). An
-e-value does not: under its null hypothesis it exceeds 1/α *ever*, at any stopping time, with probability at
-most α (Ville 1939). It reads as odds: 20 is the strength of α = 0.05.
+e-value does not: under its null hypothesis it exceeds 1/α *ever*, at any stopping time, with
+probability at most α (Ville 1939). It reads as odds: 20 is the strength of α = 0.05.
 
 The mixtures are Robbins' (Robbins 1970, Ann. Math. Stat. 41:1397); see Howard, Ramdas, McAuliffe &
 Sekhon 2021 (Ann. Stat. 49:1055) and Waudby-Smith & Ramdas 2024 (JRSS-B 86:1). For independent 0/1
