@@ -1,0 +1,130 @@
+"""Intake: a submitted document becomes an accepted run with pinned inputs, or a list of problems.
+
+Everything that can be refused before work begins is refused here, all at once: unknown fields, a
+tenant that is not the subject's, a base that is not there, files that cannot be read, licences the
+job does not allow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from contracts.base import Digest, Problem, digest_of
+from contracts.data import parse_row
+from contracts.diagnosis import RunAccepted, RunRejected
+from contracts.job import AdaptationJob
+from contracts.subjects import RunRef
+from shared.artifacts import ArtifactStore, pin
+from shared.errors import ArtifactMissing, InvalidInput
+from shared.models import resolve_base
+from shared.problems import problems_of
+from shared.scoring import resolve as resolve_scorer
+
+NAMED_ROWS = 20
+
+
+class Intake:
+    """Accepts or rejects submitted jobs."""
+
+    def __init__(self, home: Path, artifacts: ArtifactStore, *, read_files: bool) -> None:
+        self._home = home
+        self._artifacts = artifacts
+        self._read_files = read_files
+
+    def consider(self, ref: RunRef, body: bytes) -> RunAccepted | RunRejected:
+        """The first fact of the run. The same document gives the same fact."""
+        try:
+            job = AdaptationJob.model_validate_json(body)
+        except ValidationError as error:
+            return RunRejected(problems=problems_of(error))
+        pinned, problems = self._pin(job)
+        problems = [*self._policy_problems(ref, job), *problems]
+        if problems:
+            return RunRejected(problems=tuple(problems))
+        return RunAccepted(job=pinned, job_digest=job_digest(pinned))
+
+    def _policy_problems(self, ref: RunRef, job: AdaptationJob) -> Iterator[Problem]:
+        if job.tenant != ref.tenant:
+            yield Problem(
+                where="tenant",
+                problem=f"is {job.tenant!r}, but the job was published for {ref.tenant!r}",
+                mend="publish to the subject of the job's own tenant",
+            )
+        try:
+            resolve_base(job.base, self._home)
+            resolve_scorer(job.behaviour)
+        except InvalidInput as error:
+            yield from error.problems
+        for index, source in enumerate(job.data):
+            if source.licence.startswith("proprietary:"):
+                owner = source.licence.removeprefix("proprietary:")
+                if owner != job.tenant:
+                    yield Problem(
+                        where=f"data[{index}].licence",
+                        problem=f"belongs to {owner!r}, not to tenant {job.tenant!r}",
+                        mend="use data this tenant owns or a licence it may use",
+                    )
+
+    def _pin(self, job: AdaptationJob) -> tuple[AdaptationJob, list[Problem]]:
+        """The job with every URI pinned, and what could not be."""
+        document = job.model_dump(mode="json", by_alias=True)
+        problems: list[Problem] = []
+        for where, holder, evaluation in _uris(document):
+            try:
+                holder["uri"] = self._pinned(holder["uri"])
+            except (OSError, ValueError, ArtifactMissing) as error:
+                reason = getattr(error, "strerror", None) or str(error)
+                problems.append(
+                    Problem(
+                        where=where,
+                        problem=f"cannot be read: {reason}",
+                        mend="name a readable JSON Lines file, or a digest in the artifact store",
+                    )
+                )
+                continue
+            if evaluation:
+                problems.extend(self._row_problems(holder["uri"]))
+        return AdaptationJob.model_validate(document), problems
+
+    def _pinned(self, uri: str) -> str:
+        if not self._read_files and not uri.startswith("sha256:"):
+            raise ValueError(
+                "this server takes digests only; `sluice submit` uploads files for you"
+            )
+        return str(pin(self._artifacts, uri))
+
+    def _row_problems(self, uri: str) -> Iterator[Problem]:
+        """Evaluation rows must parse and carry what their scorer checks."""
+        digest, name = uri.split("#", 1)
+        found = 0
+        for number, line in enumerate(self._artifacts.get(digest).splitlines(), start=1):
+            if not line.strip():
+                continue
+            try:
+                if parse_row(line).expected is None:
+                    problem = "has no `expected` value to score against"
+                else:
+                    continue
+            except ValidationError as error:
+                problem = "; ".join(f"{p.where}: {p.problem}" for p in problems_of(error))
+            found += 1
+            if found <= NAMED_ROWS:
+                yield Problem(
+                    where=f"{name}:{number}", problem=problem, mend="see `sluice schema row`"
+                )
+
+
+def job_digest(job: AdaptationJob) -> Digest:
+    """The identity of a pinned job."""
+    return digest_of(job.model_dump_json(by_alias=True).encode())
+
+
+def _uris(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], bool]]:
+    for index, source in enumerate(document["data"]):
+        yield f"data[{index}].uri", source, False
+    for name in ("dev", "heldout"):
+        yield f"evaluation.{name}.uri", document["evaluation"][name], True
