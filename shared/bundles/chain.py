@@ -8,6 +8,7 @@ from typing import NamedTuple
 from contracts.base import Digest
 from contracts.card import Attestation
 from contracts.evaluation import GateJudged
+from contracts.rollout import StageJudged
 from shared.bundles.card import SignedCard
 from shared.bundles.layout import attestation_path, required_attestations
 
@@ -20,9 +21,8 @@ class Opened(NamedTuple):
     payload: Digest | None
 
 
-def verdict_name(attestation: Attestation) -> str:
-    """The name an attestation must have for the verdict in it."""
-    verdict = attestation.verdict
+def verdict_name(verdict: GateJudged | StageJudged) -> str:
+    """The name of an attestation that holds `verdict`."""
     if isinstance(verdict, GateJudged):
         return verdict.gate
     return "G8" if verdict.stage == "shadow" else f"G9-{verdict.percent}%"
@@ -47,8 +47,8 @@ def chain_faults(chain: Sequence[Opened], signed: SignedCard) -> Iterator[tuple[
 def _misfits(made: Attestation, signed: SignedCard) -> Iterator[str]:
     if made.card != signed.payload:
         yield "attests another card"
-    if made.name != verdict_name(made):
-        yield f"is named {made.name} and holds a verdict of {verdict_name(made)}"
+    if made.name != verdict_name(made.verdict):
+        yield f"is named {made.name} and holds a verdict of {verdict_name(made.verdict)}"
     verdict = made.verdict
     if isinstance(verdict, GateJudged):
         if verdict.candidate != signed.card.training.adapter:
