@@ -23,6 +23,7 @@ STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 CARD_TYPE = "https://sluiceway.dev/card/v1"
 ATTESTATION_TYPE = "https://sluiceway.dev/attestation/v1"
 PROMOTION_TYPE = "https://sluiceway.dev/promotion/v1"
+DERIVATION_TYPE = "https://sluiceway.dev/derivation/v1"
 CERTIFICATE_TYPE = "https://sluiceway.dev/do-not-train/v1"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 
@@ -64,7 +65,7 @@ class Attestation(Frozen):
         default="sluice.attestation/v1", alias="schema"
     )
     name: str
-    """`G1`…`G5`, `G8`, `G9-10%`."""
+    """`G1`…`G5`, `G8`, `G9-10%`. A name repeats where a held stage was judged again."""
     index: int = Field(ge=0)
     card: Digest
     """Digest of the signed card's payload."""
@@ -85,6 +86,19 @@ class Promotion(Frozen):
     links: tuple[Digest, ...]
     """Payload digests of every attestation, in order."""
     rollback: str
+    at: str
+
+
+class Derivation(Frozen):
+    """The signed word that `derived` is a serving copy of `source` (ERRATA 17)."""
+
+    schema_: Literal["sluice.derivation/v1"] = Field(default="sluice.derivation/v1", alias="schema")
+    source: Digest
+    """The base checkpoint adapters were trained on."""
+    derived: Digest
+    """The copy, such as a quantized one."""
+    tool: str
+    """What made it, with its version and settings."""
     at: str
 
 
