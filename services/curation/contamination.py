@@ -5,8 +5,8 @@ Four detectors, in this order, each against every evaluation set of the job:
 - `group`: the row shares its content group with an evaluation item;
 - `exact`: the same request in normal form;
 - `ngram`: a run of 13 words in common (Brown et al. 2020, appendix C); an item of 5-12 words must
-  be contained whole. Runs that more than a tenth of an evaluation set shares are its boilerplate, not
-  its content, and don't count;
+  be contained whole. Runs that more than a tenth of an evaluation set shares are its boilerplate,
+  not its content, and don't count;
 - `near`: character shingles reach the near-duplicate threshold.
 
 Only requests are compared, without system prompts. Overlapping training rows are dropped and

@@ -1,8 +1,8 @@
 """The same row twice teaches nothing and skews every statistic: keep the first (C5).
 
 *Exact* compares the normal form of the turns, the tools and the target. *Near* compares character
-shingles by Jaccard similarity, and only among rows that name the same numbers: `factorial of 5` and `factorial of 7`
-are two different lessons however alike they look.
+shingles by Jaccard similarity, and only among rows that name the same numbers: `factorial of 5`
+and `factorial of 7` are two different lessons however alike they look.
 """
 
 from __future__ import annotations

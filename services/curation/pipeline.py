@@ -44,10 +44,16 @@ class Halted:
 
 @dataclass(frozen=True, slots=True)
 class Curated:
-    """A snapshot (train, validation, lineage and redactions as JSON Lines) and its readable card."""
+    """A snapshot (train, validation, lineage, redactions as JSON Lines) and its readable card."""
 
     snapshot: Snapshot
     card_markdown: str
+    train: tuple[TracedRow, ...]
+
+    @property
+    def seeds(self) -> bytes:
+        """Positive training rows, for synthesis. Validation rows never seed."""
+        return rows_bytes(t.row for t in self.train if t.role == "positive" and not t.row.origin)
 
     @property
     def rows(self) -> dict[str, int]:
@@ -169,7 +175,7 @@ def _snapshot(
         warnings=tuple(mix.deviations(measured, wanted, job.curation.composition_tolerance)),
         tools=library_versions(),
     )
-    return Curated(Snapshot(card, files), markdown(card))
+    return Curated(Snapshot(card, files), markdown(card), tuple(train))
 
 
 def _records(

@@ -1,8 +1,8 @@
 """How a detector sees a text, with the way back to what was written.
 
 `a%40b.com`, full-width digits and zero-width joiners all hide a value from a pattern. The view is
-the text in NFKC, percent-decoded and without format characters; each of its characters knows the span
-of the original it stands for.
+the text in NFKC, percent-decoded and without format characters; each of its characters knows the
+span of the original it stands for.
 """
 
 from __future__ import annotations
