@@ -1,0 +1,58 @@
+"""The same row twice teaches nothing and skews every statistic: keep the first (C5).
+
+*Exact* compares the normal form of the turns, the tools and the target. *Near* compares character
+shingles by Jaccard similarity, and only among rows that name the same numbers: `factorial of 5`
+and `factorial of 7` are two different lessons however alike they look.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+
+from services.curation.rows import Stage, Tally, TracedRow, content_text
+from shared.similarity.minhash import NearDuplicates
+from shared.similarity.text import normal_form, numbers
+
+
+def content_hash(traced: TracedRow) -> bytes:
+    """Hash of the normal form of the turns with their roles, the tools and the exact target."""
+    row = traced.row
+    content = json.dumps(
+        [[(m.role, normal_form(m.content)) for m in row.messages], row.tools, row.target],
+        sort_keys=True,
+    )
+    return hashlib.blake2b(content.encode(), digest_size=16).digest()
+
+
+def exact_duplicates() -> Stage:
+    """Drop rows whose normalised content was seen; the fate names the row that stays."""
+
+    def apply(rows: Iterable[TracedRow], tally: Tally) -> Iterator[TracedRow]:
+        first: dict[bytes, str] = {}
+        for traced in rows:
+            kept = first.setdefault(content_hash(traced), traced.row.id)
+            if kept == traced.row.id:
+                yield traced
+            else:
+                tally.drop(traced, "exact_duplicate", f"of {kept}")
+
+    return Stage("exact_duplicates", apply)
+
+
+def near_duplicates(threshold: float) -> Stage:
+    """Drop rows whose shingles reach `threshold` Jaccard similarity with an earlier row."""
+
+    def apply(rows: Iterable[TracedRow], tally: Tally) -> Iterator[TracedRow]:
+        by_numbers: dict[tuple[str, ...], NearDuplicates] = {}
+        for traced in rows:
+            text = content_text(traced.row)
+            index = by_numbers.setdefault(numbers(text), NearDuplicates(threshold))
+            found = index.find_or_add(traced.row.id, text)
+            if found is None:
+                yield traced
+            else:
+                tally.drop(traced, "near_duplicate", f"of {found[0]} (Jaccard {found[1]:.2f})")
+
+    return Stage("near_duplicates", apply)

@@ -1,0 +1,210 @@
+"""Curation as one function: governed sources in, a dataset snapshot or a named halt out.
+
+Order matters. Licences come first, before a row is looked at. The contamination sweep and the
+volatility check read rows as written; redaction follows, and duplicates last, because two rows that
+differed only in whose e-mail they held are one row afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from contracts.base import Problem, digest_of
+from contracts.data import DatasetCard, Row, SourceRecord
+from contracts.job import AdaptationJob
+from services.curation import composition as mix
+from services.curation.card import markdown
+from services.curation.contamination import contamination_sweep
+from services.curation.duplicates import exact_duplicates, near_duplicates
+from services.curation.licences import licence_problem, row_problems, source_problems
+from services.curation.reading import SourceFile, read_rows, summarised
+from services.curation.redaction import Audit, Detector, redaction
+from services.curation.rows import Fate, Stage, Tally, TracedRow, through
+from services.curation.snapshot import (
+    Snapshot,
+    library_versions,
+    lineage_bytes,
+    rows_bytes,
+)
+from services.curation.splitting import split
+from services.curation.volatility import refusals
+
+HaltReason = Literal["licence", "unreadable", "too_few_rows", "volatile_facts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Halted:
+    """The data must not be trained on as it is."""
+
+    reason: HaltReason
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Curated:
+    """A snapshot (train, validation, lineage, redactions as JSON Lines) and its readable card."""
+
+    snapshot: Snapshot
+    card_markdown: str
+    train: tuple[TracedRow, ...]
+
+    @property
+    def seeds(self) -> bytes:
+        """Positive training rows, for synthesis. Validation rows never seed."""
+        return rows_bytes(t.row for t in self.train if t.role == "positive" and not t.row.origin)
+
+    @property
+    def rows(self) -> dict[str, int]:
+        return self.snapshot.card.splits
+
+
+def curate(
+    job: AdaptationJob,
+    sources: Sequence[SourceFile],
+    evaluation: Mapping[str, SourceFile],
+    detector: Detector,
+    *,
+    minimum_rows: int = 1,
+) -> Curated | Halted:
+    """Run every stage.
+
+    Args:
+        job: its policies decide; `job.data[i]` describes `sources[i]`. Sources beyond `job.data`
+            (synthetic rows) are held to the same licence rule by their own fields.
+        sources: the training files.
+        evaluation: set name (`dev`, `heldout`) → file; training rows that overlap one are dropped.
+        detector: finds personal data and secrets.
+        minimum_rows: fewer rows than this after all stages halt with `too_few_rows`.
+
+    """
+    blocked = source_problems(job) + _extra_source_problems(job, sources)
+    if blocked:
+        return Halted("licence", summarised(blocked, "sources"))
+    problems: list[Problem] = []
+    held = {
+        name: [t.row for t in read_rows(file, "expected", problems)]
+        for name, file in evaluation.items()
+    }
+    rows = list(_read_all(sources, problems))
+    if problems:
+        return Halted("unreadable", summarised(problems, "unreadable rows"))
+    blocked = row_problems(rows, job)
+    if blocked:
+        return Halted("licence", summarised(blocked, "rows"))
+    volatile = refusals(rows)
+    if volatile:
+        return Halted("volatile_facts", summarised(volatile, "volatile rows"))
+    audit = Audit()
+    stream, tallies = through(_stages(job, held, detector, audit), rows)
+    kept = list(stream)
+    if len(kept) < minimum_rows:
+        return Halted("too_few_rows", (_too_few(len(rows), len(kept), minimum_rows, tallies),))
+    return _snapshot(job, sources, rows, kept, tallies, audit, held)
+
+
+def _stages(
+    job: AdaptationJob, held: Mapping[str, Sequence[Row]], detector: Detector, audit: Audit
+) -> list[Stage]:
+    threshold = job.curation.near_duplicate_threshold
+    return [
+        contamination_sweep(held, threshold),
+        redaction(detector, audit),
+        exact_duplicates(),
+        near_duplicates(threshold),
+    ]
+
+
+def _read_all(sources: Sequence[SourceFile], problems: list[Problem]) -> Iterator[TracedRow]:
+    seen: dict[str, str] = {}
+    for source in sources:
+        yield from read_rows(source, "target", problems, seen)
+
+
+def _extra_source_problems(job: AdaptationJob, sources: Sequence[SourceFile]) -> list[Problem]:
+    found = (
+        licence_problem(
+            source.licence, source.file, allowed=job.curation.licences, tenant=job.tenant
+        )
+        for source in sources[len(job.data) :]
+    )
+    return [problem for problem in found if problem]
+
+
+def _too_few(before: int, after: int, minimum: int, tallies: Sequence[Tally]) -> Problem:
+    reasons = ", ".join(
+        f"{reason} {count}" for tally in tallies for reason, count in sorted(tally.dropped.items())
+    )
+    return Problem(
+        where="data",
+        problem=f"{after} of {before} rows remain, {minimum} needed (dropped: {reasons or 'none'})",
+        mend="add rows that are neither duplicates nor in an evaluation set",
+    )
+
+
+def _snapshot(
+    job: AdaptationJob,
+    sources: Sequence[SourceFile],
+    rows: Sequence[TracedRow],
+    kept: Sequence[TracedRow],
+    tallies: Sequence[Tally],
+    audit: Audit,
+    held: Mapping[str, Sequence[Row]],
+) -> Curated:
+    train, validation = split(kept, job.curation.validation_share)
+    fates: list[Fate] = [fate for tally in tallies for fate in tally.fates]
+    files = {
+        "train.jsonl": rows_bytes(t.row for t in train),
+        "lineage.jsonl": lineage_bytes({"train": train, "validation": validation}, fates),
+        "redactions.jsonl": audit.to_jsonl(),
+    }
+    if validation:
+        files["validation.jsonl"] = rows_bytes(t.row for t in validation)
+    measured = mix.composition(train)
+    wanted = {str(role): share for role, share in job.curation.composition.items()}
+    card = DatasetCard(
+        schema="sluice.dataset/v1",
+        sources=_records(job, sources, rows),
+        stages=tuple(tally.report() for tally in tallies),
+        splits={"train": len(train), "validation": len(validation)},
+        files={name: digest_of(content) for name, content in sorted(files.items())},
+        composition=measured,
+        composition_target=wanted,
+        contamination=_contamination(tallies, held),
+        warnings=tuple(mix.deviations(measured, wanted, job.curation.composition_tolerance)),
+        tools=library_versions(),
+    )
+    return Curated(Snapshot(card, files), markdown(card), tuple(train))
+
+
+def _records(
+    job: AdaptationJob, sources: Sequence[SourceFile], rows: Sequence[TracedRow]
+) -> tuple[SourceRecord, ...]:
+    counts: dict[tuple[str, str], int] = {}
+    for traced in rows:
+        key = (traced.file, traced.source)
+        counts[key] = counts.get(key, 0) + 1
+    records = []
+    for index, source in enumerate(sources):
+        described = job.data[index] if index < len(job.data) else None
+        records.append(
+            SourceRecord(
+                uri=source.file,
+                digest=source.digest,
+                role=source.role,
+                licence=described.licence if described else source.licence,
+                provenance=described.provenance.source if described else source.provenance,
+                rows=counts.get((source.file, source.digest), 0),
+            )
+        )
+    return tuple(records)
+
+
+def _contamination(tallies: Sequence[Tally], held: Mapping[str, Sequence[Row]]) -> dict[str, int]:
+    counts = dict.fromkeys(held, 0)
+    for tally in tallies:
+        if tally.stage == "contamination":
+            for reason, count in tally.dropped.items():
+                counts[reason.split(":", 1)[0]] += count
+    return counts

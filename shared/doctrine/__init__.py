@@ -1,0 +1,1 @@
+"""The doctrine of adaptation as rules that several services apply."""
