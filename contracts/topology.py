@@ -109,6 +109,7 @@ CONSUMERS: tuple[Consumer, ...] = (
         *(f"evaluation.g{gate}_judged" for gate in range(1, 6)),
     ),
     _on_run(Service.REGISTRY, "promote", "rollout.completed"),
+    _on_run(Service.REGISTRY, "withdraw", "rollout.rolled_back"),
     _on_run(Service.ROLLOUT, "begin", "registry.registered"),
     _on_run(Service.ROLLOUT, "watch", "rollout.stage_started"),
     _on_run(Service.ROLLOUT, "advance", "rollout.stage_judged"),

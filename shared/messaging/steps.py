@@ -26,6 +26,7 @@ from pydantic import ValidationError
 
 from contracts import subjects
 from contracts.base import Event
+from contracts.diagnosis import RunAccepted
 from contracts.envelope import Recorded, UnknownEvent, recorded
 from contracts.fault import StepFailed
 from contracts.progress import Progress
@@ -103,19 +104,31 @@ class Steps:
         return self._leases
 
     def on(
-        self, purpose: str, *, done: Done | None = None, workers: int = 1
+        self,
+        purpose: str,
+        *,
+        done: Done | None = None,
+        after_the_end: bool = False,
+        workers: int = 1,
     ) -> Callable[[Handler], Handler]:
         """Register a handler for the consumer `<service>-<purpose>` of the topology.
 
         `done(run, trigger)` says that the run already holds what this step would state; by default,
         that some event names the trigger as its cause and this service as its producer.
+        `after_the_end` is for steps that follow the fact that ended the run; they state nothing.
         """
         row = consumer(self.bus.service, purpose)
         is_done = done or self._answered
 
+        def over(run: Run, trigger: Recorded) -> bool:
+            if _superseded(run, trigger) or is_done(run, trigger):
+                return True
+            return run.closed and not after_the_end
+
         def register(handler: Handler) -> Handler:
             async def receive(message: NatsMessage) -> None:
-                await self._run_step(row, handler, is_done, message.raw_message)
+                trigger = fact_of(message.raw_message)
+                await self._run_step(row, handler, over, trigger, message.raw_message)
 
             self.bus.subscriber(row, workers=workers)(receive)
             return handler
@@ -146,10 +159,11 @@ class Steps:
         mine = self.bus.service
         return any(r.cause == trigger.id and r.event.producer() == mine for r in run.log)
 
-    async def _run_step(self, row: Consumer, handler: Handler, done: Done, raw: Msg) -> None:
-        trigger = fact_of(raw)
+    async def _run_step(
+        self, row: Consumer, handler: Handler, over: Done, trigger: Recorded, raw: Msg
+    ) -> None:
         run = await self.runlog.load(trigger.ref)
-        if _obsolete(run, trigger) or done(run, trigger):
+        if over(run, trigger):
             return
         leases = await self.leases()
         lease = await leases.acquire(f"{trigger.ref.tenant}.{trigger.ref.run}.{row.durable}")
@@ -162,7 +176,7 @@ class Steps:
         try:
             # The lease's last holder may have finished between our read and our acquire.
             step.run = await self.runlog.load(trigger.ref)
-            if _obsolete(step.run, trigger) or done(step.run, trigger):
+            if over(step.run, trigger):
                 return
             with span(
                 row.durable,
@@ -248,14 +262,9 @@ class Steps:
             )
 
 
-def _obsolete(run: Run, trigger: Recorded) -> bool:
-    """Whether the run has ended, or has begun another attempt since the trigger."""
-    if run.closed:
-        return True
-    began = max(
-        (r.seq for r in run.log if r.event.type_name() == "sluice.v1.diagnosis.accepted"), default=0
-    )
-    return trigger.seq < began
+def _superseded(run: Run, trigger: Recorded) -> bool:
+    """Whether the run has begun another attempt since the trigger."""
+    return any(isinstance(r.event, RunAccepted) and r.seq > trigger.seq for r in run.log)
 
 
 def fact_of(raw: Msg) -> Recorded:
