@@ -18,6 +18,8 @@ class Settings(BaseSettings):
     nats_credentials: Path | None = None
     """NKey seed file of this service; None where the server asks for none."""
     serving_url: str = "http://127.0.0.1:8080/v1"
+    service_key: str = ""
+    """The platform's own key to serving; by default a secret under `<home>/keys`."""
     artifacts: str = ""
     """fsspec URL of the artifact store; by default `<home>/artifacts`."""
     otlp_endpoint: str | None = None
