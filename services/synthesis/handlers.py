@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from contracts.synthesis import RowsSynthesized
 from services.synthesis.generation import Advance
 from services.synthesis.studio import Studio
@@ -15,14 +13,8 @@ def register(steps: Steps, studio: Studio) -> None:
 
     @steps.on("synthesize")
     async def synthesize(step: Step) -> RowsSynthesized:
-        loop = asyncio.get_running_loop()
-        news: set[asyncio.Task[None]] = set()
-
         def on_advance(now: Advance) -> None:
             message = f"{now.accepted} of {now.wanted} rows from {now.asked} answers"
-            report = step.progress("synthesis", message, now.accepted, now.wanted)
-            task = loop.create_task(report)
-            news.add(task)
-            task.add_done_callback(news.discard)
+            step.tick("synthesis", message, now.accepted, now.wanted)
 
         return await studio.synthesize(step.run, on_advance)

@@ -1,4 +1,4 @@
-"""Training's one step: a curated dataset becomes an adapter, or the run stops with a named reason."""
+"""Training's one step: a curated dataset becomes an adapter, or the run stops with a reason."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def register(steps: Steps, workshop: Workshop) -> None:
         if isinstance(order, TrainingStopped):
             return order
         await step.state(order.started)
-        ending = await workshop.train(order, step.progress_to, step.cancelled)
+        ending = await workshop.train(order, step.report, step.cancelled)
         if ending is None:  # cancelled: the checkpoint stays
             return None
         if isinstance(ending, TransientError):

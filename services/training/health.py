@@ -20,7 +20,7 @@ WINDOW = 20
 MINIMUM_HISTORY = 5
 
 
-class RunStopped(Exception):  # noqa: N818  (an ending, not an error)
+class RunStopped(Exception):
     """Training must end now; carries the named reason."""
 
     def __init__(self, reason: StopReason, message: str, mend: str) -> None:

@@ -13,6 +13,7 @@ import asyncio
 import logging
 import os
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -43,6 +44,9 @@ from shared.telemetry import span
 
 log = logging.getLogger("sluice.steps")
 
+LONGEST_SILENCE_S = 3.0
+MINIMUM_TICK_S = 0.5
+
 
 class Malformed(PermanentError):
     """A message that is not what its subject promises."""
@@ -58,14 +62,36 @@ class Step:
     progress_to: Callable[[str, Progress], Awaitable[None]]
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the run was cancelled or this worker lost its lease: stop at the next safe point."""
+    _last: tuple[str, Progress] | None = None
+    _last_at: float = 0.0
+    _news: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def progress(
         self, stage: str, message: str, done: float = 0, total: float | None = None, **values: float
     ) -> None:
-        """Best effort news: never fails the step."""
-        await self.progress_to(
-            stage, Progress(stage=stage, message=message, done=done, total=total, values=values)
-        )
+        """Best effort news: never fails the step. Repeated every few seconds until the next."""
+        news = Progress(stage=stage, message=message, done=done, total=total, values=values)
+        await self.report(stage, news)
+
+    async def report(self, stage: str, news: Progress) -> None:
+        """`progress`, for who has the value at hand."""
+        self._last = (stage, news)
+        self._last_at = time.monotonic()
+        await self.progress_to(stage, news)
+
+    def tick(self, stage: str, message: str, done: float, total: float | None = None) -> None:
+        """`progress` from code that is not a coroutine, at most twice a second."""
+        if done != total and time.monotonic() - self._last_at < MINIMUM_TICK_S:
+            return
+        self._last_at = time.monotonic()
+        task = asyncio.get_running_loop().create_task(self.progress(stage, message, done, total))
+        self._news.add(task)
+        task.add_done_callback(self._news.discard)
+
+    async def break_silence(self) -> None:
+        """Repeat the last news if nothing was heard for a while."""
+        if self._last is not None and time.monotonic() - self._last_at > LONGEST_SILENCE_S:
+            await self.report(*self._last)
 
     async def state(self, event: Event, *, key: str | None = None) -> Run:
         """Append a fact in the middle of the step."""
@@ -228,6 +254,7 @@ class Steps:
         missed = 0
         while True:
             await asyncio.sleep(RENEW_EVERY_S / 4)
+            await step.break_silence()
             try:
                 if (missed := missed + 1) % 4 == 0:
                     await leases.renew(lease)

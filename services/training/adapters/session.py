@@ -15,7 +15,7 @@ from services.training.adapters.channel import Channel
 from services.training.plan import TrainerPlan
 
 
-class Cancelled(Exception):  # noqa: N818  (an ending, not an error)
+class Cancelled(Exception):
     """SIGTERM came; a checkpoint is kept."""
 
 
