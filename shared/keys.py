@@ -1,7 +1,7 @@
-"""Secrets that services of one installation share, created at first use, readable by their owner only.
+"""Secrets the services of one installation share: created at first use, for their owner only.
 
-Serving takes two kinds of API key. A *client key* belongs to one tenant. The *service key* belongs to
-the platform: diagnosis, synthesis and evaluation name the tenant they act for after it
+Serving takes two kinds of API key. A *client key* belongs to one tenant. The *service key* belongs
+to the platform: diagnosis, synthesis and evaluation name the tenant they act for after it
 (`<secret>.<tenant>`), and may ask candidates that no user may reach yet.
 """
 

@@ -24,7 +24,7 @@ TENANT = "demo"
 def sluice(home: Path, *words: str, **options: object) -> subprocess.CompletedProcess[str]:
     """Run one `sluice` command against the stack under `home`."""
     command = [str(Path(sys.executable).parent / "sluice"), *words]
-    return subprocess.run(command, env=environment(home), text=True, **options)  # type: ignore[call-overload,no-any-return]
+    return subprocess.run(command, env=environment(home), text=True, **options)  # noqa: PLW1510
 
 
 def environment(home: Path) -> dict[str, str]:

@@ -1,6 +1,4 @@
-"""The registry's steps: gates passed → candidate card; rollout completed → promotion; rolled back
-→ history.
-"""
+"""The registry's steps: a candidate's card, its promotion, and the history of its withdrawal."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The generation loop: seeds and teachers in, tagged rows and honest counts out (S1, S7, S8).
 
-Requests are made in one fixed order (attempt by attempt over the seeds, teachers taking turns), each
-under a key of all that determines it. An answer is journaled before it counts; after a crash the
-same order meets the same answers and continues where it stopped. The loop ends when enough rows
+Requests are made in one fixed order (attempt by attempt over the seeds, teachers taking turns),
+each under a key of all that determines it. An answer is journaled before it counts; after a crash
+the same order meets the same answers and continues where it stopped. The loop ends when enough rows
 are accepted or every seed has had its attempts.
 """
 

@@ -1,8 +1,8 @@
 """Data URIs: what a job may name, and the pinned form everything after intake reads.
 
 A job names data by path, `file://` or digest. Intake copies each into the artifact store and from
-there on the run knows only `sha256:<64 hex>#<file name>`: later edits of the file change nothing, and
-problems can still name the file.
+there on the run knows only `sha256:<64 hex>#<file name>`: later edits of the file change nothing,
+and problems can still name the file.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Following a stream without owning a durable consumer: for projections and watchers.
 
 A tail replays what is there after a sequence, then follows live. It keeps only that sequence, so
-after a broker restart it makes a new ephemeral consumer and goes on where it was: nothing is skipped
-and nothing is given twice.
+after a broker restart it makes a new ephemeral consumer and goes on where it was: nothing is
+skipped and nothing is given twice.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Paid answers on disk before they count: a restart reads them and asks nothing twice (S8).
 
-JSON Lines, appended and fsynced one answer at a time. A crash can tear only the last line; it is cut
-off when the journal is opened, and that one request is asked again.
+JSON Lines, appended and fsynced one answer at a time. A crash can tear only the last line; it is
+cut off when the journal is opened, and that one request is asked again.
 """
 
 from __future__ import annotations
