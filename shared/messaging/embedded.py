@@ -68,22 +68,27 @@ class EmbeddedNats:
     def alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    async def start(self, *, timeout_s: float = 10.0) -> None:
-        """Start and wait until it accepts connections.
-
-        Raises:
-            Misconfigured: it exited (the port is taken, the store is unreadable); the log says why.
-        """
+    def prepare(self) -> list[str]:
+        """Write the configuration; returns the program to run, for whoever supervises it."""
         self._folder.mkdir(parents=True, exist_ok=True)
         config = self._folder / "nats.conf"
         store = (self._folder / "store").as_posix()
         config.write_text(
             CONFIG.format(host=self._host, port=self.port, store=f'"{store}"'), encoding="utf-8"
         )
+        return [binary(), "-c", str(config)]
+
+    async def start(self, *, timeout_s: float = 10.0) -> None:
+        """Start and wait until it accepts connections.
+
+        Raises:
+            Misconfigured: it exited (the port is taken, the store is unreadable); the log says why.
+        """
+        program = self.prepare()
         logfile = self._folder / "nats.log"
         with logfile.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: ASYNC220 - returns at once
-                [binary(), "-c", str(config)], stdout=log, stderr=log, start_new_session=True
+                program, stdout=log, stderr=log, start_new_session=True
             )
         deadline = asyncio.get_running_loop().time() + timeout_s
         while not await self._accepts():

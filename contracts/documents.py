@@ -1,0 +1,44 @@
+"""Every document of the published language, by the name of its schema."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from contracts.alerts import Alert
+from contracts.card import AdaptationCard, Attestation, DoNotTrain, Promotion
+from contracts.catalog import EVENTS
+from contracts.commands import Approve, Cancel, Retry
+from contracts.data import DatasetCard, Row
+from contracts.job import AdaptationJob
+from contracts.progress import Progress
+from contracts.telemetry import Outcome
+from contracts.training import Recipe
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+DOCUMENTS: dict[str, type[BaseModel]] = {
+    "job": AdaptationJob,
+    "row": Row,
+    "dataset-card": DatasetCard,
+    "recipe": Recipe,
+    "card": AdaptationCard,
+    "attestation": Attestation,
+    "promotion": Promotion,
+    "do-not-train": DoNotTrain,
+    "progress": Progress,
+    "telemetry": Outcome,
+    "alert": Alert,
+    "command.cancel": Cancel,
+    "command.retry": Retry,
+    "command.approve": Approve,
+    **{name.removeprefix("sluice.v1."): event for name, event in EVENTS.items()},
+}
+"""File name → the model behind it. Events are named by their CloudEvents type."""
+
+
+def schema_of(name: str) -> dict[str, Any]:
+    """The JSON Schema of a document. Raises KeyError."""
+    schema = DOCUMENTS[name].model_json_schema(by_alias=True)
+    return {"$schema": DIALECT, "$id": f"https://sluiceway.dev/schemas/v1/{name}.json", **schema}

@@ -1,0 +1,39 @@
+"""`sluice provision`: make the broker match the topology."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from services.cli.options import Json
+
+
+def provision(
+    replicas: Annotated[int, typer.Option(min=1, max=5, help="Copies of each stream.")] = 1,
+    json: Json = False,
+) -> None:
+    """Create or update every stream, consumer and bucket. Safe to run again."""
+    from contracts.topology import CONSUMERS, LEASES, STREAMS
+    from services.cli.reporting import emit
+    from services.cli.session import Session, perform
+    from shared.messaging.provision import provision as make
+
+    async def work(opened: Session) -> None:
+        await make(opened.js, replicas=replicas)
+        if json:
+            emit(
+                {
+                    "nats_url": opened.settings.nats_url,
+                    "streams": [row.name for row in STREAMS],
+                    "consumers": [row.durable for row in CONSUMERS],
+                    "buckets": [LEASES],
+                }
+            )
+        else:
+            print(
+                f"{len(STREAMS)} streams, {len(CONSUMERS)} consumers and bucket {LEASES} "
+                f"at {opened.settings.nats_url}"
+            )
+
+    perform(work)

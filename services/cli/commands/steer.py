@@ -1,0 +1,86 @@
+"""`sluice cancel`, `retry` and `approve`: commands to a run that exists."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from services.cli.options import DEFAULT_TENANT, Json, RunName, Tenant
+
+if TYPE_CHECKING:
+    from contracts.base import Frozen
+    from contracts.run import Status
+
+
+def cancel(
+    run: RunName,
+    reason: Annotated[str, typer.Option(help="Lands in the run's log.")] = "",
+    tenant: Tenant = DEFAULT_TENANT,
+    json: Json = False,
+) -> None:
+    """Stop a run at its next safe point; training keeps its checkpoint."""
+    from contracts.commands import Cancel
+
+    _steer(run, tenant, Cancel(reason=reason), {"active", "held"}, json=json)
+
+
+def retry(
+    run: RunName,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow the new attempt.")] = False,
+    tenant: Tenant = DEFAULT_TENANT,
+    json: Json = False,
+) -> None:
+    """Start another attempt of a run that ended. Work already done is not repeated."""
+    from contracts.commands import Retry
+
+    states: set[Status] = {"rejected", "halted", "failed", "rolled_back", "cancelled", "declined"}
+    _steer(run, tenant, Retry(), states, json=json, watch=watch)
+
+
+def approve(run: RunName, tenant: Tenant = DEFAULT_TENANT, json: Json = False) -> None:
+    """Let a rollout with `approval: manual` take its next stage."""
+    from contracts.commands import Approve
+
+    _steer(run, tenant, Approve(), {"active", "held"}, json=json)
+
+
+def _steer(
+    name: str,
+    tenant: str,
+    command: Frozen,
+    states: set[Status],
+    *,
+    json: bool,
+    watch: bool = False,
+) -> None:
+    from services.cli.commanding import publish_command
+    from services.cli.following import follow_run
+    from services.cli.reading import load_run
+    from services.cli.reporting import emit
+    from services.cli.screen import screen
+    from services.cli.session import Session, perform, run_ref
+    from shared.errors import PermanentError
+
+    ref = run_ref(name, tenant)
+    verb = type(command).__name__.lower()
+
+    async def work(opened: Session) -> int:
+        run = await load_run(opened, ref)
+        if run.status not in states:
+            raise PermanentError(
+                f"run {ref} is {run.status}: there is nothing to {verb}",
+                mend=f"see `sluice show {ref}`",
+            )
+        await publish_command(opened, ref, command)
+        if json:
+            emit({"tenant": ref.tenant, "run": ref.run, "command": verb, "status": run.status})
+        else:
+            print(f"{verb} of {ref} published")
+        if not watch:
+            return 0
+        with screen(json=json) as view:
+            return await follow_run(opened, ref, view, after=run.version)
+
+    if code := perform(work):
+        raise typer.Exit(code)

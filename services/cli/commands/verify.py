@@ -1,0 +1,56 @@
+"""`sluice verify`: a bundle against a public key, offline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from services.cli.options import Json
+
+
+def verify(
+    path: Annotated[Path, typer.Argument(help="The bundle's folder (see `sluice card`).")],
+    key: Annotated[Path, typer.Option(help="The public key you trust, PEM.")],
+    json: Json = False,
+) -> None:
+    """Verify a bundle link by link. No network, no broker. Exits 1 if anything fails."""
+    from contracts.base import Problem
+    from services.cli.reporting import emit
+    from shared.bundles import verify_bundle
+    from shared.errors import InvalidInput
+    from shared.signing import PublicKey
+
+    if not path.is_dir():
+        raise InvalidInput(
+            [
+                Problem(
+                    where=str(path),
+                    problem="is no folder",
+                    mend="fetch the bundle with `sluice card RUN`",
+                )
+            ]
+        )
+    found = verify_bundle(path, PublicKey.load(key))
+    if json:
+        emit(
+            {
+                "ok": found.ok,
+                "state": found.state,
+                "adapter_id": found.adapter_id,
+                "links": [
+                    {"name": link.name, "ok": link.ok, "reason": link.reason}
+                    for link in found.links
+                ],
+            }
+        )
+    else:
+        for link in found.links:
+            print(
+                f"{'✓' if link.ok else '✗'} {link.name}{': ' if link.reason else ''}{link.reason}"
+            )
+        name = found.adapter_id or path.name
+        print(f"{name}: {found.state if found.ok else 'does not verify'}")
+    if not found.ok:
+        raise typer.Exit(1)

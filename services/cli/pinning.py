@@ -1,0 +1,132 @@
+"""Pinning: a job's files go into the artifact store and the job names them by digest from then on.
+
+Relative paths are relative to the job file, so a job and its data travel as one folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from pydantic import ValidationError
+
+from contracts.base import Digest, Problem, digest_of
+from contracts.data import parse_row
+from contracts.job import AdaptationJob
+from services.cli.jobfile import JobFile, Location
+from shared.artifacts import ArtifactStore
+from shared.errors import InvalidInput
+
+MOST_PROBLEMS = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PinnedFile:
+    """One file of a job."""
+
+    field: str
+    uri: str
+    digest: Digest
+    rows: int | None
+    """None for content that is already in the store."""
+
+
+def pin(
+    job: AdaptationJob, source: JobFile, store: ArtifactStore, *, dry_run: bool = False
+) -> tuple[AdaptationJob, tuple[PinnedFile, ...]]:
+    """The job with every uri a digest, its files stored (unless `dry_run`).
+
+    Raises:
+        InvalidInput: a file is missing, holds a malformed row, or a digest is not in the store.
+    """
+    document = job.model_dump(mode="json", by_alias=True)
+    pinned: list[PinnedFile] = []
+    problems: list[Problem] = []
+    for location, holder in _sources(document):
+        try:
+            done = _pin_one(str(holder["uri"]), location, source, store, dry_run=dry_run)
+        except InvalidInput as error:
+            problems.extend(error.problems)
+            continue
+        holder["uri"] = done.digest
+        pinned.append(done)
+    if problems:
+        raise InvalidInput(problems[:MOST_PROBLEMS])
+    document["base"]["model"] = _base(job.base.model, source.path.parent)
+    return AdaptationJob.model_validate(document), tuple(pinned)
+
+
+def _sources(document: dict[str, Any]) -> Iterator[tuple[Location, dict[str, Any]]]:
+    for index, source in enumerate(document["data"]):
+        yield ("data", index, "uri"), source
+    for name in ("dev", "heldout"):
+        yield ("evaluation", name, "uri"), document["evaluation"][name]
+
+
+def _base(model: str, folder: Path) -> str:
+    """A checkpoint folder beside the job file becomes absolute; a model's name stays a name."""
+    beside = folder / model
+    return str(beside.resolve()) if (beside / "config.json").is_file() else model
+
+
+def _pin_one(
+    uri: str, location: Location, source: JobFile, store: ArtifactStore, *, dry_run: bool
+) -> PinnedFile:
+    field = source.where(location)
+    if uri.startswith("sha256:"):
+        if not store.has(uri):
+            raise _bad(field, f"{uri} is not in the artifact store", "name a file instead")
+        return PinnedFile(field=field, uri=uri, digest=uri, rows=None)
+    path = _path(uri, source.path.parent, field)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        reason = f"{path}: {error.strerror}"
+        raise _bad(field, reason, "paths are relative to the job file") from error
+    rows = _count_rows(path.name, content)
+    digest = digest_of(content) if dry_run else store.put(content)
+    return PinnedFile(field=field, uri=uri, digest=digest, rows=rows)
+
+
+def _path(uri: str, folder: Path, field: str) -> Path:
+    parts = urlsplit(uri)
+    if parts.scheme == "file":
+        return Path(unquote(parts.path))
+    if "://" in uri:
+        mend = "download it first; jobs name files, file:// or sha256:"
+        raise _bad(field, f"{parts.scheme}:// is not supported", mend)
+    return folder / uri
+
+
+def _count_rows(name: str, content: bytes) -> int:
+    """Rows of a JSON Lines file. Raises InvalidInput naming the malformed ones."""
+    rows = 0
+    problems: list[Problem] = []
+    for number, line in enumerate(content.splitlines(), start=1):
+        if not line.strip():
+            continue
+        rows += 1
+        try:
+            parse_row(line)
+        except ValidationError as error:
+            detail = error.errors()[0]
+            at = ".".join(str(part) for part in detail["loc"])
+            problems.append(
+                Problem(
+                    where=f"{name}:{number}",
+                    problem=f"{at}: {detail['msg']}" if at else detail["msg"],
+                    mend="one JSON object a line; see `sluice schema row`",
+                )
+            )
+    if not rows:
+        raise _bad(name, "holds no rows", "one JSON object a line; see `sluice schema row`")
+    if problems:
+        raise InvalidInput(problems[:MOST_PROBLEMS])
+    return rows
+
+
+def _bad(where: str, problem: str, mend: str) -> InvalidInput:
+    return InvalidInput([Problem(where=where, problem=problem, mend=mend)])

@@ -1,0 +1,92 @@
+"""Reading streams: messages in order, runs, and what lies in them.
+
+Messages are asked for one by one (`next by subject`), which needs no consumer, no permission to
+create one, and starts again anywhere after a broken connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from nats.js import JetStreamContext
+from nats.js.errors import NotFoundError
+
+from contracts import subjects
+from contracts.run import Run
+from contracts.subjects import PREFIX, RunRef
+from services.cli.session import Session
+from shared.errors import PermanentError
+from shared.messaging.runlog import RunLog
+
+
+class NoSuchRun(PermanentError):
+    """No command and no fact names this run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A message as a stream holds it."""
+
+    subject: str
+    seq: int
+    headers: dict[str, str]
+    data: bytes
+    at: datetime
+
+
+async def messages(
+    js: JetStreamContext, stream: str, subject: str, *, start: int = 1
+) -> AsyncIterator[Stored]:
+    """Every message on `subject` from sequence `start` on, up to now."""
+    seq = start
+    while True:
+        try:
+            found = await js.get_msg(stream, seq=seq, subject=subject, direct=True, next=True)
+        except NotFoundError as error:
+            if error.err_code == 10059:
+                raise
+            return
+        yield Stored(
+            subject=str(found.subject),
+            seq=int(found.seq or 0),
+            headers=dict(found.headers or {}),
+            data=found.data or b"",
+            at=found.time or datetime.now(UTC),
+        )
+        seq = int(found.seq or 0) + 1
+
+
+async def subjects_in(js: JetStreamContext, stream: str, pattern: str) -> list[str]:
+    """The distinct subjects a stream holds messages on."""
+    info = await js.stream_info(stream, subjects_filter=pattern)
+    return sorted(info.state.subjects or {})
+
+
+async def run_refs(js: JetStreamContext, tenant: str) -> list[RunRef]:
+    """Runs that were submitted or have a log. `tenant` may be `*`."""
+    submitted = await subjects_in(js, "JOBS", subjects.command(tenant, "*", "submit"))
+    logged = await subjects_in(js, "RUN", f"{PREFIX}.run.{tenant}.*.>")
+    refs = {RunRef.of(subject) for subject in (*submitted, *logged)}
+    return sorted(refs, key=str)
+
+
+async def submitted_at(js: JetStreamContext, ref: RunRef) -> datetime | None:
+    """When the job was published, or None if it never was."""
+    pattern = subjects.command(ref.tenant, ref.run, "submit")
+    async for message in messages(js, "JOBS", pattern):
+        return message.at
+    return None
+
+
+async def load_run(opened: Session, ref: RunRef) -> Run:
+    """The run as of now; version 0 if it was submitted and no service has taken it yet.
+
+    Raises:
+        NoSuchRun: it was never submitted.
+    """
+    run = await RunLog(opened.js).load(ref)
+    if run.version == 0 and await submitted_at(opened.js, ref) is None:
+        raise NoSuchRun(f"there is no run {ref}", mend="list them with `sluice runs`")
+    return run

@@ -1,0 +1,1 @@
+"""Supervision: the processes `sluice up` starts, watches, restarts and ends."""
