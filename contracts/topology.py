@@ -82,8 +82,17 @@ def _commands(*verbs: str) -> tuple[str, ...]:
     return tuple(f"{PREFIX}.job.*.*.{verb}" for verb in verbs)
 
 
-def _on_run(service: Service, purpose: str, *facts: str) -> Consumer:
-    return Consumer(service=service, purpose=purpose, stream="RUN", filters=_facts(*facts))
+def _on_run(
+    service: Service, purpose: str, *facts: str, ack_wait_s: float = 30.0, at_once: int = 64
+) -> Consumer:
+    return Consumer(
+        service=service,
+        purpose=purpose,
+        stream="RUN",
+        filters=_facts(*facts),
+        ack_wait_s=ack_wait_s,
+        max_ack_pending=at_once,
+    )
 
 
 CONSUMERS: tuple[Consumer, ...] = (
@@ -111,7 +120,8 @@ CONSUMERS: tuple[Consumer, ...] = (
     _on_run(Service.REGISTRY, "promote", "rollout.completed"),
     _on_run(Service.REGISTRY, "withdraw", "rollout.rolled_back"),
     _on_run(Service.ROLLOUT, "begin", "registry.registered"),
-    _on_run(Service.ROLLOUT, "watch", "rollout.stage_started"),
+    _on_run(Service.ROLLOUT, "watch", "rollout.stage_started", ack_wait_s=15.0),
+    _on_run(Service.ROLLOUT, "guard", "rollout.held", ack_wait_s=15.0, at_once=256),
     _on_run(Service.ROLLOUT, "advance", "rollout.stage_judged"),
     Consumer(
         service=Service.ROLLOUT, purpose="approve", stream="JOBS", filters=_commands("approve")

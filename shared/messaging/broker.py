@@ -48,6 +48,8 @@ class Bus:
             **credentials(settings),
         )
         self._consumers: list[Consumer] = []
+        self.stopping = asyncio.Event()
+        """Set when the service begins to stop: a long step gives its message back."""
 
     @property
     def jetstream(self) -> JetStreamContext:

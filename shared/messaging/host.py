@@ -61,6 +61,7 @@ class App:
             try:
                 yield
             finally:
+                self.bus.stopping.set()
                 with suppress(Exception):
                     await probe.unsubscribe()
                 await self.bus.broker.stop()

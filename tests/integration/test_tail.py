@@ -8,6 +8,7 @@ import nats
 
 from contracts.diagnosis import RunCancelled
 from contracts.subjects import RunRef
+from shared.errors import TransientError
 from shared.messaging.provision import provision
 from shared.messaging.runlog import RunLog
 from shared.messaging.tail import tail
@@ -23,14 +24,15 @@ async def test_a_tail_replays_follows_and_survives_a_broker_restart(nats_server)
     for n in range(5):
         await log.append(RunRef("acme", f"r{n}"), RunCancelled(), cause="c")
     seen: list[str] = []
-    caught_up = asyncio.Event()
 
     async def follow() -> None:
-        async for message in tail(js, "RUN", "sluice.v1.run.>", caught_up=caught_up):
-            seen.append(message.subject.split(".")[4])
+        async for batch in tail(js, "RUN", "sluice.v1.run.>", since=1, idle_s=0.2):
+            seen.extend(message.subject.split(".")[4] for message in batch)
 
     task = asyncio.ensure_future(follow())
-    await asyncio.wait_for(caught_up.wait(), 5)
+    async with asyncio.timeout(5):
+        while len(seen) < 5:
+            await asyncio.sleep(0.05)
     assert seen == [f"r{n}" for n in range(5)]
 
     nats_server.kill()
@@ -40,10 +42,11 @@ async def test_a_tail_replays_follows_and_survives_a_broker_restart(nats_server)
             try:
                 await log.append(RunRef("acme", "after"), RunCancelled(), cause="c")
                 break
-            except Exception:
+            except TransientError:
                 await asyncio.sleep(0.2)
         while "after" not in seen:
             await asyncio.sleep(0.05)
     task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
     assert seen == [*(f"r{n}" for n in range(5)), "after"]
     await connection.close()

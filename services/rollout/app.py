@@ -1,0 +1,17 @@
+"""The wiring of rollout."""
+
+from __future__ import annotations
+
+from contracts.base import Service
+from services.rollout.handlers import register
+from shared.messaging.broker import Bus
+from shared.messaging.host import App
+from shared.messaging.steps import Steps
+from shared.settings import Settings
+
+
+def create_app(settings: Settings) -> App:
+    """Rollout: four steps and a command on the bus, nothing beside them."""
+    bus = Bus(Service.ROLLOUT, settings)
+    register(Steps(bus))
+    return App(bus)

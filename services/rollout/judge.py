@@ -1,0 +1,313 @@
+"""The judge of a stage (G8, G9): is there evidence of harm, and if not, is the sample complete?
+
+Harm needs evidence that stays valid however often one looks (ERRATA 11): e-values against 'the
+candidate keeps its limits', looked at after every outcome. Their threshold shares the rollout's
+error of 1 − level among all stages and checks (Bonferroni), so a candidate that keeps every limit
+is rolled back with probability at most 1 − level in the whole rollout.
+
+A stage passes when its sample is complete and shows no evidence of harm; on a sample of one that is
+little, and the summary says how little. An estimate outside its limits without evidence prolongs
+the stage; if a prolonged sample still cannot tell, the verdict is `inconclusive`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from contracts.job import AdaptationJob
+from contracts.measure import Comparison, Measurement, VerdictName
+from services.rollout.stage import REFERENCE_OUTCOMES, ArmCounts, Window
+from shared.statistics import (
+    compare_paired,
+    compare_two_samples,
+    difference_sequence,
+    evidence_above,
+    evidence_below,
+    percentile_ratio,
+    proportion,
+)
+
+CHECKS = 5
+"""Success, errors, schema, latency, decay against the stable arm."""
+SMALL_SAMPLE = 10
+"""Below this an estimate outside its limits says little by itself; only evidence counts."""
+PROLONGED = 4
+"""A stage whose estimate is outside its limits collects up to this many times its outcomes."""
+SLOW_SHARE = 0.05
+"""The share of requests above a 95th percentile."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a candidate is held to while it sees live traffic."""
+
+    minimum_success: float
+    maximum_error_rate: float
+    minimum_validity: float
+    """Schema validity: what G4 admitted the candidate with."""
+    maximum_latency_ratio: float
+    maximum_decay: float
+    """Success below the stable arm's by more than this, as a proportion."""
+    level: float
+    stages: int
+
+    @classmethod
+    def of(cls, job: AdaptationJob) -> Limits:
+        policy = job.rollout
+        return cls(
+            minimum_success=policy.minimum_success,
+            maximum_error_rate=policy.maximum_error_rate,
+            minimum_validity=job.gates.minimum_validity,
+            maximum_latency_ratio=policy.maximum_latency_ratio,
+            maximum_decay=job.gates.maximum_decay,
+            level=job.gates.level,
+            stages=len(policy.stages) + 1,
+        )
+
+    @property
+    def check_error(self) -> float:
+        """The error each check of each stage may spend."""
+        return (1 - self.level) / (self.stages * CHECKS)
+
+    @property
+    def odds(self) -> float:
+        """The e-value that counts as evidence."""
+        return 1 / self.check_error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """A stage's verdict with everything behind it."""
+
+    verdict: VerdictName
+    summary: str
+    measurements: tuple[Measurement, ...]
+    comparisons: tuple[Comparison, ...]
+
+
+def judge(window: Window, limits: Limits, *, wanted: int) -> Verdict | None:
+    """The verdict, or None while the stage goes on. `wanted` outcomes complete the sample."""
+    if found := alarm(window, limits):
+        return found
+    if window.outcomes < wanted:
+        return None
+    if window.outcomes < prolonged(wanted) and doubt(window, limits):
+        return None
+    return conclude(window, limits)
+
+
+def alarm(window: Window, limits: Limits) -> Verdict | None:
+    """The verdict `failed` as soon as there is evidence of harm."""
+    if harms := harm(window, limits):
+        return _verdict("failed", f"Evidence of harm: {'; '.join(harms)}.", window, limits)
+    return None
+
+
+def conclude(window: Window, limits: Limits) -> Verdict:
+    """The verdict on what there is, with no more outcomes to come."""
+    if found := alarm(window, limits):
+        return found
+    if doubts := doubt(window, limits):
+        text = f"Not shown to be harmful, and not fit to pass: {'; '.join(doubts)}."
+        return _verdict("inconclusive", text, window, limits)
+    return _verdict("passed", "No evidence of harm.", window, limits)
+
+
+def prolonged(wanted: int) -> int:
+    """The outcomes at which a stage in doubt gives up. Small stages get room to recover."""
+    return max(PROLONGED * wanted, wanted + 60)
+
+
+def harm(window: Window, limits: Limits) -> list[str]:
+    """What the outcomes prove against the candidate, in words; empty if nothing."""
+    arm, odds = window.candidate, limits.odds
+    found: list[str] = []
+    if _rate_below(limits.minimum_success, arm.successes, arm.judged, odds):
+        found.append(
+            f"success {_share(arm.successes, arm.judged)} is below {limits.minimum_success:.0%}"
+        )
+    if _rate_below(1 - limits.maximum_error_rate, arm.n - arm.errors, arm.n, odds):
+        found.append(f"errors {_share(arm.errors, arm.n)} above {limits.maximum_error_rate:.1%}")
+    if _rate_below(limits.minimum_validity, arm.valid, arm.with_schema, odds):
+        found.append(
+            f"schema kept in {_share(arm.valid, arm.with_schema)}, below "
+            f"{limits.minimum_validity:.0%}"
+        )
+    if evidence_above(SLOW_SHARE, window.slow, window.timed) >= odds:
+        found.append(
+            f"{_share(window.slow, window.timed)} took more than {limits.maximum_latency_ratio:g} "
+            "times the stable arm's p95"
+        )
+    if _decayed(window, limits):
+        stable = window.stable
+        found.append(
+            f"success {_share(arm.successes, arm.judged)} decayed against the stable arm's "
+            f"{_share(stable.successes, stable.judged)}"
+        )
+    return found
+
+
+def doubt(window: Window, limits: Limits) -> list[str]:
+    """Estimates outside their limits that are no evidence yet, in words."""
+    arm = window.candidate
+    if not arm.judged:
+        return ["no outcome says whether the task succeeded"]
+    found: list[str] = []
+    if _estimate_below(limits.minimum_success, arm.successes, arm.judged):
+        found.append(
+            f"success {_share(arm.successes, arm.judged)}, wanted {limits.minimum_success:.0%}"
+        )
+    if _estimate_below(1 - limits.maximum_error_rate, arm.n - arm.errors, arm.n):
+        found.append(
+            f"errors {_share(arm.errors, arm.n)}, at most {limits.maximum_error_rate:.1%} wanted"
+        )
+    if _estimate_below(limits.minimum_validity, arm.valid, arm.with_schema):
+        found.append(
+            f"schema kept in {_share(arm.valid, arm.with_schema)}, wanted "
+            f"{limits.minimum_validity:.0%}"
+        )
+    if (ratio := latency_ratio(window)) is not None and ratio > limits.maximum_latency_ratio:
+        found.append(
+            f"p95 latency {ratio:.1f} times the stable arm's, at most "
+            f"{limits.maximum_latency_ratio:g} wanted"
+        )
+    return found
+
+
+def latency_ratio(window: Window) -> float | None:
+    """Candidate p95 over stable p95; None while an arm is too small to have one."""
+    arms = window.candidate, window.stable
+    if min(len(a.latencies_ms) for a in arms) < REFERENCE_OUTCOMES:
+        return None
+    return window.candidate.latency_ms(95) / window.stable.latency_ms(95)
+
+
+def reach(window: Window, limits: Limits) -> str:
+    """What this sample could have shown, so that a pass is not read as more than it is (G9)."""
+    n = window.candidate.judged
+    outcomes = f"{n} outcome{'' if n == 1 else 's'}"
+    if not _rate_below(limits.minimum_success, 0, n, limits.odds):
+        return f"{outcomes}: too few to prove harm, even if every request had failed"
+    shown = max(s for s in range(n + 1) if _rate_below(limits.minimum_success, s, n, limits.odds))
+    if shown == 0:
+        return f"{outcomes}: only a failure of every request would show"
+    text = f"{outcomes}: a success of {shown / n:.0%} or less would show"
+    detectable = next((c.detectable for c in comparisons(window, limits)), None)
+    if detectable is not None and detectable < 1:
+        text += f", and a change of {100 * detectable:.0f} points against the stable arm"
+    return text
+
+
+def measurements(window: Window, level: float) -> tuple[Measurement, ...]:
+    """Every rate with its interval and n, per arm; latencies; the ratio of the p95s."""
+    found = [*_arm("candidate", window.candidate, level), *_arm("stable", window.stable, level)]
+    fast, slow = window.stable.latencies_ms, window.candidate.latencies_ms
+    if fast and slow:
+        found.append(percentile_ratio("latency_p95_ratio", fast, slow, level=level))
+    if window.stage == "shadow" and window.pairs.n:
+        agreed = window.pairs.both + window.pairs.neither
+        found.append(proportion("agreement", agreed, window.pairs.n, level))
+    return tuple(found)
+
+
+def comparisons(window: Window, limits: Limits) -> tuple[Comparison, ...]:
+    """Success against the stable arm: paired in shadow, independent samples in a canary."""
+    pairs, stable, candidate = window.pairs, window.stable, window.candidate
+    if window.stage == "shadow":
+        if not pairs.n:
+            return ()
+        cells = (
+            [(1.0, 1.0)] * pairs.both
+            + [(1.0, 0.0)] * pairs.lost
+            + [(0.0, 1.0)] * pairs.gained
+            + [(0.0, 0.0)] * pairs.neither
+        )
+        before, after = zip(*cells, strict=True)
+        return (compare_paired("success", before, after, level=limits.level),)
+    if not stable.judged or not candidate.judged:
+        return ()
+    return (
+        compare_two_samples(
+            "success",
+            (stable.successes, stable.judged),
+            (candidate.successes, candidate.judged),
+            level=limits.level,
+        ),
+    )
+
+
+def _verdict(verdict: VerdictName, text: str, window: Window, limits: Limits) -> Verdict:
+    arm = window.candidate
+    latency = latency_ratio(window)
+    facts = [
+        f"success {_share(arm.successes, arm.judged)}",
+        f"errors {_share(arm.errors, arm.n)}",
+        f"schema {_share(arm.valid, arm.with_schema)}",
+        "p95 latency " + ("not comparable" if latency is None else f"{latency:.2f} x stable"),
+    ]
+    return Verdict(
+        verdict=verdict,
+        summary=f"{text} {', '.join(facts)}. {reach(window, limits)}.",
+        measurements=measurements(window, limits.level),
+        comparisons=comparisons(window, limits),
+    )
+
+
+def _arm(name: str, arm: ArmCounts, level: float) -> list[Measurement]:
+    rates = [
+        proportion(f"{name}_success", arm.successes, arm.judged, level),
+        proportion(f"{name}_error_rate", arm.errors, arm.n, level),
+        proportion(f"{name}_schema_validity", arm.valid, arm.with_schema, level),
+    ]
+    if not arm.latencies_ms:
+        return rates
+    n = len(arm.latencies_ms)
+    return rates + [
+        Measurement(name=f"{name}_latency_p{q}_ms", value=arm.latency_ms(q), n=n) for q in (50, 95)
+    ]
+
+
+def _decayed(window: Window, limits: Limits) -> bool:
+    """Whether the candidate succeeds less than the stable arm by more than the margin.
+
+    Shadow: among mirrored requests that only one arm answered well, the e-value against 'at least
+    half were the candidate's' (the sequential form of McNemar's test). Canary: the confidence
+    sequence of the difference.
+    """
+    if window.stage == "shadow":
+        pairs = window.pairs
+        changed = pairs.gained + pairs.lost
+        return (
+            changed > 0
+            and (pairs.lost - pairs.gained) / pairs.n > limits.maximum_decay
+            and evidence_below(0.5, pairs.gained, changed) >= limits.odds
+        )
+    stable, candidate = window.stable, window.candidate
+    if not stable.judged or not candidate.judged:
+        return False
+    estimate = candidate.successes / candidate.judged - stable.successes / stable.judged
+    if estimate >= -limits.maximum_decay:
+        return False
+    interval = difference_sequence(
+        (stable.successes, stable.judged),
+        (candidate.successes, candidate.judged),
+        level=1 - limits.check_error,
+    )
+    return interval.high < -limits.maximum_decay
+
+
+def _rate_below(threshold: float, successes: int, n: int, odds: float) -> bool:
+    """Evidence that a rate is below `threshold`. A limit of 1 is broken by one failure."""
+    if n == 0 or threshold <= 0:
+        return False
+    if threshold >= 1:
+        return successes < n
+    return evidence_below(threshold, successes, n) >= odds
+
+
+def _estimate_below(threshold: float, successes: int, n: int) -> bool:
+    return n >= SMALL_SAMPLE and successes / n < threshold
+
+
+def _share(part: int, n: int) -> str:
+    return f"{part} of {n} ({part / n:.1%})" if n else "of none"
