@@ -1,7 +1,7 @@
 """What teachers are asked: say a request in other words and change nothing it asks for.
 
-A template is a value with a version; its name goes into every row's `Origin` (S7). The seed's target
-stays as it is, so a paraphrase is useful only when every value survives (see `filters`).
+A template is a value with a version; its name goes into every row's `Origin` (S7). The seed's
+target stays as it is, so a paraphrase is useful only when every value survives (see `filters`).
 """
 
 from __future__ import annotations
