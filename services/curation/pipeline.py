@@ -109,7 +109,7 @@ def _stages(
 ) -> list[Stage]:
     threshold = job.curation.near_duplicate_threshold
     return [
-        contamination_sweep(held, threshold),
+        contamination_sweep(held),
         redaction(detector, audit),
         exact_duplicates(),
         near_duplicates(threshold),

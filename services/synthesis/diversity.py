@@ -1,8 +1,8 @@
 """Is a synthetic set many voices or one? Numbers that need no embedding model (S3).
 
 *distinct-n* (Li et al. 2016): distinct n-grams over all n-grams. *Closeness*: mean over texts of
-the highest shingle Jaccard similarity to another text. *Opening share*: how many texts begin with the
-commonest two words. A set that trips a limit is a monoculture: an alarm, never a silent drop.
+the highest shingle Jaccard similarity to another text. *Opening share*: how many texts begin with
+the commonest two words. A set that trips a limit is a monoculture: an alarm, never a silent drop.
 """
 
 from __future__ import annotations
