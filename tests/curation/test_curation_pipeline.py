@@ -4,8 +4,8 @@ import pytest
 
 from contracts.base import digest_of
 from contracts.data import parse_row
-from services.curation.pipeline import Curated, Halted, curate
-from tests.curation.samples import clean_rows, held_out, row, training
+from services.curation.pipeline import Curated, Halted, curate, synthetic_source
+from tests.curation.samples import clean_rows, held_out, jsonl, row, training
 
 SECRET = "sk-proj-" + "a1B2c3D4e5F6g7H8i9J0"
 
@@ -195,6 +195,38 @@ def test_a_row_with_a_licence_of_its_own_is_named(job, detector):
     done = licensed(job, "MIT", detector, rows)
     assert done.reason == "licence"
     assert done.problems[0].where == "train.jsonl:2"
+
+
+@pytest.mark.req("C4")
+@pytest.mark.req("C8")
+def test_synthetic_rows_join_as_a_source_and_stay_beside_their_seeds(job, detector):
+    policy = {"validation_share": 0.3}
+    first = curate(job(curation=policy), [training(clean_rows(20))], {}, detector)
+    seeds = [json.loads(line) for line in first.seeds.splitlines()]
+    assert len(seeds) == first.rows["train"]
+    origin = {"model": "m", "api_version": "1", "temperature": 1.0, "top_p": 0.95,
+              "prompt_template": "paraphrase/v1"}  # fmt: skip
+    made = [
+        row(f"syn{i}", "Kindly do this for me: " + s["messages"][0]["content"], s["target"],
+            group=s["id"], origin=origin | {"seed_row": s["id"]})
+        for i, s in enumerate(seeds)
+    ]  # fmt: skip
+    two = [
+        {"uri": f"{i}.jsonl", "licence": licence, "provenance": {"source": "t"}}
+        for i, licence in enumerate(("MIT OR GPL-3.0-only", "Apache-2.0"))
+    ]
+    both = job(curation=policy, data=two)
+    files = [training(clean_rows(20), "0.jsonl"), training(clean_rows(5, "o", 40), "1.jsonl")]
+    files.append(synthetic_source(both, jsonl(made)))
+    done = curate(both, files, {}, detector)
+    assert isinstance(done, Curated)
+    assert done.snapshot.card.sources[2].licence == "Apache-2.0 AND (MIT OR GPL-3.0-only)"
+    assert done.snapshot.card.sources[2].rows == len(made)
+    clusters = [
+        {r.cluster for r in map(parse_row, done.snapshot.files[name].splitlines())}
+        for name in ("train.jsonl", "validation.jsonl")
+    ]
+    assert not clusters[0] & clusters[1]
 
 
 @pytest.mark.req("C6")

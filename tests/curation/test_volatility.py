@@ -10,6 +10,7 @@ VOLATILE = [
     ("Where is my order?", "Your order has been shipped and arrives soon.", "live_state"),
     ("Who leads Acme?", "As of today the current CEO is Smith.", "current_event"),
     ("What is my balance?", "Your balance is $1,204.55.", "live_state"),
+    ("Describe the chair as JSON", '{"name": "chair", "price": 89.5}', "price"),
     ("Is the museum open?", "The museum is currently closed for works.", "live_state"),
 ]
 STABLE = [
@@ -19,6 +20,7 @@ STABLE = [
     ("Get the price of AAPL", '{"name": "stock_price", "arguments": {"symbol": "AAPL"}}'),
     ("Get it", "get_price(symbol='AAPL', limit=3)"),
     ("Book it", '{"book": {"price": 120, "status": "pending"}}'),
+    ("A chair for 89.5: as JSON", '{"name": "chair", "price": 89.5}'),
     ("Explain photosynthesis", "Plants turn light, water and carbon dioxide into sugar."),
     ("Delete all files", "I cannot delete files without your confirmation."),
 ]
