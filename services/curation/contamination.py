@@ -7,7 +7,8 @@ Four detectors, in this order, each against every evaluation set of the job:
 - `ngram`: a run of 13 words in common (Brown et al. 2020, appendix C); an item of 5-12 words must
   be contained whole. Runs that more than a tenth of an evaluation set shares are its boilerplate,
   not its content, and don't count;
-- `near`: character shingles reach the near-duplicate threshold.
+- `near`: character shingles reach Jaccard 0.8, stricter than among training rows: losing a row
+  costs less than a leak.
 
 Only requests are compared, without system prompts. Overlapping training rows are dropped and
 counted; evaluation sets are never changed.
@@ -28,6 +29,7 @@ NGRAM = 13
 SHORTEST = 5
 """An item below this many words is matched exactly only."""
 BOILERPLATE_SHARE = 0.1
+SIMILARITY = 0.8
 
 
 @dataclass(slots=True)
@@ -38,7 +40,7 @@ class _SetIndex:
     exact: dict[str, str] = field(default_factory=dict)
     ngrams: dict[tuple[str, ...], str] = field(default_factory=dict)
     lengths: tuple[int, ...] = ()
-    near: NearDuplicates = field(default_factory=lambda: NearDuplicates(0.9))
+    near: NearDuplicates = field(default_factory=lambda: NearDuplicates(SIMILARITY))
 
 
 def _index(rows: Iterable[Row], threshold: float) -> _SetIndex:
@@ -85,7 +87,9 @@ def _overlap(row: Row, index: _SetIndex) -> tuple[str, str] | None:
     return None
 
 
-def contamination_sweep(evaluation: Mapping[str, Sequence[Row]], threshold: float) -> Stage:
+def contamination_sweep(
+    evaluation: Mapping[str, Sequence[Row]], threshold: float = SIMILARITY
+) -> Stage:
     """Drop training rows that overlap any set of `evaluation` (set name → rows).
 
     The tally's reasons read `heldout:exact`.

@@ -18,7 +18,7 @@ from services.curation import composition as mix
 from services.curation.card import markdown
 from services.curation.contamination import contamination_sweep
 from services.curation.duplicates import exact_duplicates, near_duplicates
-from services.curation.licences import licence_problem, row_problems, source_problems
+from services.curation.licences import PROPRIETARY, licence_problem, row_problems, source_problems
 from services.curation.reading import SourceFile, read_rows, summarised
 from services.curation.redaction import Audit, Detector, redaction
 from services.curation.rows import Fate, Stage, Tally, TracedRow, through
@@ -58,6 +58,19 @@ class Curated:
     @property
     def rows(self) -> dict[str, int]:
         return self.snapshot.card.splits
+
+
+def synthetic_source(job: AdaptationJob, content: bytes) -> SourceFile:
+    """Rows synthesized from the job's positive data, under the licences of that data."""
+    licences = sorted({s.licence for s in job.data if s.role == "positive"})
+    own = [licence for licence in licences if licence.startswith(PROPRIETARY)]
+    joined = " AND ".join(f"({x})" if " " in x and len(licences) > 1 else x for x in licences)
+    return SourceFile(
+        file="synthetic.jsonl",
+        content=content,
+        licence=own[0] if own else joined,
+        provenance="synthesized from the curated positive rows; each row names its origin",
+    )
 
 
 def curate(
@@ -109,7 +122,7 @@ def _stages(
 ) -> list[Stage]:
     threshold = job.curation.near_duplicate_threshold
     return [
-        contamination_sweep(held, threshold),
+        contamination_sweep(held),
         redaction(detector, audit),
         exact_duplicates(),
         near_duplicates(threshold),

@@ -1,4 +1,4 @@
-"""Which answers become rows: teacher phrases go, values must survive, nothing foreign comes in (S2).
+"""Which answers become rows: teacher phrases go, values survive, nothing foreign comes in (S2).
 
 A filter is a pure function of the seed and the answer. It gives the cleaned request or the reason
 for which the answer is rejected; reasons are counted, never hidden. The phrase list is data

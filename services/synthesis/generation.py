@@ -1,8 +1,8 @@
 """The generation loop: seeds and teachers in, tagged rows and honest counts out (S1, S7, S8).
 
-Requests are made in one fixed order (attempt by attempt over the seeds, teachers taking turns),
-each under a key of all that determines it. An answer is journaled before it counts; after a crash
-the same order meets the same answers and continues where it stopped. The loop ends when enough rows
+Requests are made in one fixed order (attempt by attempt over the seeds, teachers in turn), each
+under a key of all that determines it. An answer is journaled before it counts; after a crash the
+same order meets the same answers and continues where it stopped. The loop ends when enough rows
 are accepted or every seed has had its attempts.
 """
 
@@ -19,7 +19,7 @@ from contracts.data import Origin, Row
 from services.synthesis.diversity import Diversity, diversity
 from services.synthesis.filters import Phrases, Rejected, judge
 from services.synthesis.prompts import PARAPHRASE, PromptTemplate, last_request, with_request
-from services.synthesis.teachers import Request, Seat
+from services.synthesis.teachers import Completion, Request, Seat
 from shared.errors import InvalidInput
 from shared.similarity.minhash import NearDuplicates
 
@@ -29,9 +29,9 @@ class AnswerJournal(Protocol):
 
     def __contains__(self, key: str) -> bool: ...
 
-    def answer(self, key: str) -> str | None: ...
+    def answer(self, key: str) -> Completion | None: ...
 
-    def append(self, key: str, text: str | None) -> None: ...
+    def append(self, key: str, answer: Completion | None) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ def _requests(seeds: Sequence[Row], seats: Sequence[Seat], plan: Plan) -> Iterat
             )
 
 
-async def _answers(batch: Sequence[Request], journal: AnswerJournal) -> list[str | None]:
+async def _answers(batch: Sequence[Request], journal: AnswerJournal) -> list[Completion | None]:
     results = await asyncio.gather(
         *(_answer(request, journal) for request in batch), return_exceptions=True
     )
@@ -135,9 +135,9 @@ async def _answer(request: Request, journal: AnswerJournal) -> None:
     if request.key in journal:
         return
     settings = request.seat.settings
-    text: str | None
+    answer: Completion | None
     try:
-        text = await request.seat.port.complete(
+        answer = await request.seat.port.complete(
             request.messages,
             temperature=settings.temperature,
             top_p=settings.top_p,
@@ -145,17 +145,17 @@ async def _answer(request: Request, journal: AnswerJournal) -> None:
             seed=request.sampling_seed,
         )
     except InvalidInput:
-        text = None
-    journal.append(request.key, text)
+        answer = None
+    journal.append(request.key, answer)
 
 
 def _row(
-    request: Request, answer: str | None, phrases: Phrases, near: NearDuplicates
+    request: Request, answer: Completion | None, phrases: Phrases, near: NearDuplicates
 ) -> Row | Rejected:
     if answer is None:
         return Rejected("teacher_error")
     seed, settings = request.seed, request.seat.settings
-    verdict = judge(seed, answer, phrases)
+    verdict = judge(seed, answer.text, phrases)
     if isinstance(verdict, Rejected):
         return verdict
     if near.find_or_add(request.key, verdict.text):
@@ -167,7 +167,7 @@ def _row(
             "group": seed.cluster,
             "origin": Origin(
                 model=settings.model,
-                api_version=request.seat.port.api_version,
+                api_version=answer.api_version,
                 temperature=settings.temperature,
                 top_p=settings.top_p,
                 prompt_template=request.template,

@@ -16,13 +16,16 @@ from contracts.data import Message, Row
 from contracts.job import Teacher
 
 
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """An answer, and what gave it as far as the endpoint tells (S7)."""
+
+    text: str
+    api_version: str
+
+
 class TeacherPort(Protocol):
     """One completion from one teacher."""
-
-    @property
-    def api_version(self) -> str:
-        """What answered, as far as the endpoint tells (S7)."""
-        ...
 
     async def complete(
         self,
@@ -32,8 +35,8 @@ class TeacherPort(Protocol):
         top_p: float,
         max_tokens: int,
         seed: int,
-    ) -> str:
-        """The answer's text.
+    ) -> Completion:
+        """Ask once.
 
         Raises:
             PeerUnavailable: the endpoint does not answer; try again later.

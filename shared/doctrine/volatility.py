@@ -24,7 +24,7 @@ from contracts.data import Row
 from shared.similarity.text import normal_form
 
 _AMOUNT = re.compile(r"[$€£¥]\s?\d|\d\s?(?:dollars|euros|pounds|USD|EUR|GBP)\b", re.IGNORECASE)
-_CALL_KEYS = ("name", "function", "arguments", "parameters", "tool", "tool_calls")
+_CALL_KEYS = ("arguments", "parameters", "tool_calls", "function")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,15 @@ import json
 import os
 from pathlib import Path
 
+from services.synthesis.teachers import Completion
+
 
 class Journal:
-    """Request key → answer text, None where the teacher will never answer."""
+    """Request key → completion, None where the teacher will never answer."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._answers: dict[str, str | None] = {}
+        self._answers: dict[str, Completion | None] = {}
         self._file = path.open("a+b")
         self._load()
 
@@ -26,7 +28,9 @@ class Journal:
         for line in self._file:
             try:
                 entry = json.loads(line)
-                self._answers[entry["key"]] = entry["text"]
+                self._answers[entry["key"]] = (
+                    None if entry["text"] is None else Completion(entry["text"], entry["api"])
+                )
             except (ValueError, KeyError, TypeError):
                 break
             if not line.endswith(b"\n"):
@@ -41,17 +45,18 @@ class Journal:
     def __len__(self) -> int:
         return len(self._answers)
 
-    def answer(self, key: str) -> str | None:
+    def answer(self, key: str) -> Completion | None:
         """The journaled answer. Raises KeyError for a key that was never answered."""
         return self._answers[key]
 
-    def append(self, key: str, text: str | None) -> None:
+    def append(self, key: str, answer: Completion | None) -> None:
         """Make an answer durable, then visible."""
-        line = json.dumps({"key": key, "text": text}, ensure_ascii=True).encode() + b"\n"
+        entry = {"key": key, "text": answer and answer.text, "api": answer and answer.api_version}
+        line = json.dumps(entry, ensure_ascii=True).encode() + b"\n"
         self._file.write(line)
         self._file.flush()
         os.fsync(self._file.fileno())
-        self._answers[key] = text
+        self._answers[key] = answer
 
     def close(self) -> None:
         self._file.close()

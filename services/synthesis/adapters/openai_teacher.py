@@ -18,6 +18,7 @@ from openai import (
 
 from contracts.base import Problem
 from contracts.data import Message
+from services.synthesis.teachers import Completion
 from shared.errors import InvalidInput, Misconfigured, PeerUnavailable
 
 
@@ -34,15 +35,9 @@ class OpenAITeacher:
         retries: int = 3,
     ) -> None:
         self._model = model
-        self._version = ""
         self._client = AsyncOpenAI(
             base_url=base_url, api_key=api_key, timeout=timeout_s, max_retries=retries
         )
-
-    @property
-    def api_version(self) -> str:
-        """The model and system fingerprint of the last answer, else `v1`."""
-        return self._version or "v1"
 
     async def complete(
         self,
@@ -52,7 +47,7 @@ class OpenAITeacher:
         top_p: float,
         max_tokens: int,
         seed: int,
-    ) -> str:
+    ) -> Completion:
         """One answer; see `TeacherPort.complete` for what it raises."""
         turns: Any = [message.model_dump() for message in messages]
         try:
@@ -75,8 +70,8 @@ class OpenAITeacher:
             ) from error
         except (APIConnectionError, APIStatusError) as error:
             raise PeerUnavailable(f"teacher {self._model!r}: {error.message}") from error
-        self._version = answer.system_fingerprint or answer.model or "v1"
-        return (answer.choices[0].message.content or "") if answer.choices else ""
+        text = (answer.choices[0].message.content or "") if answer.choices else ""
+        return Completion(text, answer.system_fingerprint or answer.model or "v1")
 
     async def aclose(self) -> None:
         await self._client.close()
