@@ -1,0 +1,231 @@
+"""A promoted bundle verifies offline, and any change to it is found and named."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+from registry_office import Office, open_office
+
+from contracts.card import ATTESTATION_TYPE, CARD_TYPE, PROMOTION_TYPE
+from contracts.registry import CandidateRegistered
+from shared.bundles import Verification, open_card, verify_bundle
+from shared.bundles.layout import candidate_tree
+from shared.signing import PublicKey, SigningKey, open_envelope, sign
+
+ATTESTATIONS = [
+    "00-G2", "01-G1", "02-G3", "03-G4", "04-G5", "05-G8",
+    "06-G9-1%", "07-G9-10%", "08-G9-50%", "09-G9-100%",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def sealed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SigningKey]:
+    place = tmp_path_factory.mktemp("office")
+    office = open_office(place)
+    office.promoted(place / "bundle")
+    office.store.close()
+    (place / "bundle" / ".tree").unlink()
+    return place / "bundle", office.key
+
+
+@pytest.fixture
+def bundle(sealed: tuple[Path, SigningKey], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(sealed[0], tmp_path / "bundle"))
+
+
+@pytest.fixture
+def key(sealed: tuple[Path, SigningKey]) -> SigningKey:
+    return sealed[1]
+
+
+def failed(verification: Verification) -> dict[str, str]:
+    assert not verification.ok
+    assert verification.state == "invalid"
+    return {link.name: link.reason for link in verification.failed}
+
+
+@pytest.mark.req("R3")
+@pytest.mark.req("G10")
+def test_a_promoted_bundle_verifies_with_the_public_key_alone(
+    bundle: Path, key: SigningKey
+) -> None:
+    found = verify_bundle(bundle, PublicKey.from_pem(key.public.pem))
+    assert (found.ok, found.state, found.failed) == (True, "promoted", ())
+    assert found.adapter_id == "SmolLM2-135M-Instruct-tool_calls-v1"
+    assert {link.name for link in found.links} == {
+        "README.md", "card.dsse.json", "promotion.dsse.json", "signing-key.pub", "chain",
+        "adapter/adapter_config.json", "adapter/adapter_model.safetensors",
+        "adapter/fingerprints.json", "adapter/recipe.json",
+        *(f"attestations/{name}.dsse.json" for name in ATTESTATIONS),
+    }  # fmt: skip
+
+
+@pytest.mark.req("R3")
+def test_any_flipped_bit_is_rejected_and_the_file_it_lies_in_is_named(
+    bundle: Path, key: SigningKey
+) -> None:
+    draw = random.Random(20)
+    files = sorted(path for path in bundle.rglob("*") if path.is_file())
+    for turn in range(510):
+        path = files[turn % len(files)]
+        name = path.relative_to(bundle).as_posix()
+        content = path.read_bytes()
+        bit = draw.randrange(len(content) * 8)
+        changed = bytearray(content)
+        changed[bit // 8] ^= 1 << (bit % 8)
+        path.write_bytes(changed)
+        assert name in failed(verify_bundle(bundle, key.public)), (name, bit)
+        path.write_bytes(content)
+    assert verify_bundle(bundle, key.public).ok
+
+
+def test_only_the_flipped_file_is_blamed(bundle: Path, key: SigningKey) -> None:
+    path = bundle / "attestations" / "02-G3.dsse.json"
+    path.write_bytes(path.read_bytes().replace(b"A", b"B", 1))
+    assert set(failed(verify_bundle(bundle, key.public))) == {"attestations/02-G3.dsse.json"}
+
+
+@pytest.mark.req("R4")
+def test_deleting_any_file_is_rejected_and_named(bundle: Path, key: SigningKey) -> None:
+    for path in sorted(path for path in bundle.rglob("*") if path.is_file()):
+        name = path.relative_to(bundle).as_posix()
+        content = path.read_bytes()
+        path.unlink()
+        blamed = failed(verify_bundle(bundle, key.public))
+        if name == "promotion.dsse.json":
+            assert blamed == {"README.md": "no signature covers it"}
+        else:
+            assert blamed[name] == "is missing"
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "name", ["adapter/extra.json", "attestations/10-G5.dsse.json", "NOTES.md", "adapter/.hidden"]
+)
+def test_an_added_file_is_rejected_and_named(bundle: Path, key: SigningKey, name: str) -> None:
+    (bundle / name).write_bytes(b"{}")
+    assert name in failed(verify_bundle(bundle, key.public))
+
+
+@pytest.mark.req("R4")
+def test_attestations_in_another_order_are_rejected(bundle: Path, key: SigningKey) -> None:
+    folder = bundle / "attestations"
+    first, second = folder / "02-G3.dsse.json", folder / "03-G4.dsse.json"
+    a, b = first.read_bytes(), second.read_bytes()
+    first.write_bytes(b)
+    second.write_bytes(a)
+    blamed = failed(verify_bundle(bundle, key.public))
+    assert "found at place 2" in blamed["attestations/02-G3.dsse.json"]
+    assert "attestations/03-G4.dsse.json" in blamed
+
+
+def resign_promotion(bundle: Path, key: SigningKey, drop: str) -> None:
+    """The registry's own key signs a promotion that forgets one attestation."""
+    path = bundle / "promotion.dsse.json"
+    opened = open_envelope(path.read_bytes(), [key.public], predicate_type=PROMOTION_TYPE)
+    gone = bundle / "attestations" / f"{drop}.dsse.json"
+    payload = open_envelope(gone.read_bytes(), [key.public]).payload
+    gone.unlink()
+    links = [link for link in opened.predicate["links"] if link != payload]
+    subjects = {k: v for k, v in opened.subjects.items() if not k.endswith(f"{drop}.dsse.json")}
+    path.write_bytes(sign(PROMOTION_TYPE, {**opened.predicate, "links": links}, subjects, key))
+
+
+@pytest.mark.req("R4")
+@pytest.mark.parametrize("drop", ["04-G5", "09-G9-100%"])
+def test_a_promotion_that_skips_a_stage_is_refused_even_when_signed(
+    bundle: Path, key: SigningKey, drop: str
+) -> None:
+    resign_promotion(bundle, key, drop)
+    blamed = failed(verify_bundle(bundle, key.public))
+    assert blamed["chain"] == f"no passed verdict for {drop[3:]}"
+
+
+@pytest.mark.req("R4")
+def test_a_signed_failure_does_not_count_as_passed(bundle: Path, key: SigningKey) -> None:
+    last = bundle / "attestations" / "09-G9-100%.dsse.json"
+    opened = open_envelope(last.read_bytes(), [key.public])
+    verdict = {**opened.predicate["verdict"], "verdict": "inconclusive"}
+    changed = {**opened.predicate, "verdict": verdict}
+    last.write_bytes(sign(ATTESTATION_TYPE, changed, opened.subjects, key))
+    blamed = failed(verify_bundle(bundle, key.public))
+    assert blamed["chain"] == "no passed verdict for G9-100%"
+    assert "attestations/09-G9-100%.dsse.json" in blamed
+
+
+def test_a_card_that_leaves_out_a_required_gate_is_refused_even_when_signed(
+    bundle: Path, key: SigningKey
+) -> None:
+    path = bundle / "card.dsse.json"
+    opened = open_envelope(path.read_bytes(), [key.public], predicate_type=CARD_TYPE)
+    fewer = {**opened.predicate, "gates": opened.predicate["gates"][:-1]}
+    path.write_bytes(sign(CARD_TYPE, fewer, opened.subjects, key))
+    reason = failed(verify_bundle(bundle, key.public))["card.dsse.json"]
+    assert reason == "the card has no passed verdict for G5"
+
+
+@pytest.mark.req("R3")
+def test_another_key_verifies_nothing(bundle: Path) -> None:
+    blamed = failed(verify_bundle(bundle, SigningKey.generate().public))
+    assert {"card.dsse.json", "promotion.dsse.json", "signing-key.pub"} <= set(blamed)
+
+
+def test_links_out_of_the_folder_are_refused(bundle: Path, key: SigningKey, tmp_path: Path) -> None:
+    weights = bundle / "adapter" / "adapter_model.safetensors"
+    shutil.move(weights, tmp_path / "elsewhere")
+    weights.symlink_to(tmp_path / "elsewhere")
+    name = "adapter/adapter_model.safetensors"
+    assert "symbolic link" in failed(verify_bundle(bundle, key.public))[name]
+
+
+def test_a_pipe_in_a_files_place_does_not_hang_the_verifier(bundle: Path, key: SigningKey) -> None:
+    (bundle / "card.dsse.json").unlink()
+    os.mkfifo(bundle / "card.dsse.json")
+    assert "no regular file" in failed(verify_bundle(bundle, key.public))["card.dsse.json"]
+
+
+def test_a_huge_sparse_document_is_not_read(bundle: Path, key: SigningKey) -> None:
+    with (bundle / "promotion.dsse.json").open("r+b") as out:
+        out.truncate(64 << 20)
+    assert "larger than" in failed(verify_bundle(bundle, key.public))["promotion.dsse.json"]
+
+
+def test_a_folder_that_is_not_there_does_not_verify(tmp_path: Path, key: SigningKey) -> None:
+    assert not verify_bundle(tmp_path / "none", key.public).ok
+    (tmp_path / "empty").mkdir()
+    assert failed(verify_bundle(tmp_path / "empty", key.public))["card.dsse.json"] == "is missing"
+
+
+@pytest.mark.req("R4")
+def test_a_candidate_verifies_as_a_candidate_only(office: Office, tmp_path: Path) -> None:
+    fact = office.registry.register(office.gated())
+    assert isinstance(fact, CandidateRegistered)
+    tree = candidate_tree(fact.card, office.artifacts.tree(fact.adapter))
+    folder = office.artifacts.fetch_tree(
+        office.artifacts.put(tree.to_bytes()), tmp_path / "candidate"
+    )
+    found = verify_bundle(folder, office.key.public)
+    assert (found.ok, found.state) == (True, "candidate")
+    (folder / ".tree").write_text("sha256:" + "0" * 64)
+    assert ".tree" in failed(verify_bundle(folder, office.key.public))
+
+
+@pytest.mark.req("R2")
+def test_the_card_says_what_the_run_knew(bundle: Path, key: SigningKey) -> None:
+    signed = open_card((bundle / "card.dsse.json").read_bytes(), [key.public])
+    card = signed.card
+    assert card.special_tokens == ("<|im_start|>", "<|im_end|>")
+    assert (card.recipe.lora and card.recipe.lora.r, card.objective) == (4, "cross_entropy")
+    assert [gate.gate for gate in card.gates] == ["G1", "G2", "G3", "G4", "G5"]
+    assert card.monitoring == {
+        "task_success": 0.9,
+        "latency_p95_ratio": 3.0,
+        "error_rate": 0.02,
+    }
+    assert (card.rollback, card.merge_policy) == ("base", "none")
+    assert json.loads((bundle / "adapter" / "recipe.json").read_bytes())["base"] == card.base
