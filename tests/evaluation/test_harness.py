@@ -1,0 +1,143 @@
+"""lm-evaluation-harness over HTTP against a tiny real model, compared with the model itself."""
+
+from __future__ import annotations
+
+import importlib.util
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import uvicorn
+from fastapi import FastAPI, Request
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from services.evaluation.adapters.harness import SUITES, _run, run_harness
+from shared.errors import PeerUnavailable
+
+LIMIT = 24
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {"<eos>": 0} | {letter: i + 1 for i, letter in enumerate(alphabet)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>")
+
+
+@pytest.fixture(scope="module")
+def tiny() -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+    torch.manual_seed(0)
+    tokenizer = byte_tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        initializer_range=0.3,
+    )
+    return LlamaForCausalLM(config).eval(), tokenizer
+
+
+def token_logprobs(model: LlamaForCausalLM, ids: list[int]) -> torch.Tensor:
+    with torch.no_grad():
+        return torch.log_softmax(model(torch.tensor([ids])).logits[0].float(), dim=-1)
+
+
+@pytest.fixture
+def completions(tiny: tuple[LlamaForCausalLM, PreTrainedTokenizerFast]) -> Iterator[str]:
+    app = FastAPI()
+
+    @app.post("/v1/completions")
+    async def complete(request: Request) -> dict[str, Any]:
+        body = await request.json()
+        assert body["echo"]
+        choices = []
+        for index, prompt in enumerate(body["prompt"]):
+            table = token_logprobs(tiny[0], prompt)
+            ids = [*prompt, int(table[-1].argmax())]
+            chosen = [None] + [float(table[i, t]) for i, t in enumerate(ids[1:])]
+            top = [None] + [{"top": float(table[i].max())} for i in range(len(ids) - 1)]
+            logprobs = {"token_logprobs": chosen, "top_logprobs": top}
+            choices.append({"index": index, "text": "", "logprobs": logprobs})
+        return {"choices": choices}
+
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{port}/v1"
+        server.should_exit = True
+        thread.join()
+
+
+def directly(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> list[float]:
+    spec = importlib.util.spec_from_file_location("basics_direct", SUITES / "basics" / "items.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["basics_direct"] = module
+    spec.loader.exec_module(module)
+    correct = []
+    for item in module.items()[:LIMIT]:
+        question = tokenizer(item.question)["input_ids"]
+        totals = []
+        for choice in item.choices:
+            ids = question + tokenizer(f" {choice}")["input_ids"]
+            table = token_logprobs(model, ids)
+            totals.append(sum(float(table[i - 1, ids[i]]) for i in range(len(question), len(ids))))
+        correct.append(float(totals.index(max(totals)) == item.answer))
+    return correct
+
+
+@pytest.mark.slow
+@pytest.mark.req("G5")
+async def test_the_harness_scores_every_item_as_the_model_itself_does(
+    tiny: tuple[LlamaForCausalLM, PreTrainedTokenizerFast], completions: str, tmp_path: Path
+) -> None:
+    model, tokenizer = tiny
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    heard: list[tuple[int, int]] = []
+
+    async def run() -> tuple[Any, ...]:
+        return await run_harness(
+            model="tiny",
+            base_url=completions,
+            tokenizer=tmp_path / "tokenizer",
+            tasks=["sluice_basics"],
+            limit=LIMIT,
+            work=tmp_path / "work",
+            maximum_length=512,
+            on_progress=lambda done, total: heard.append((done, total)),
+        )
+
+    items = await run()
+    expected = directly(model, tokenizer)
+    assert [item.correct for item in items] == expected
+    assert 0 < sum(expected) < LIMIT
+    assert {item.skill for item in items} >= {"sums", "opposites"}
+    assert heard
+    assert heard[-1][0] == heard[-1][1]
+    started = time.monotonic()
+    assert await run() == items
+    assert time.monotonic() - started < 1.0, "a finished log is not run again"
+
+
+async def test_a_harness_that_fails_says_its_last_words(tmp_path: Path) -> None:
+    with pytest.raises(PeerUnavailable, match=r"(?s)status 1.*No such file"):
+        await _run(tmp_path / "no-plan.json", tmp_path / "log", "key", True, None)
