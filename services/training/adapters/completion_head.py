@@ -1,0 +1,75 @@
+"""The language-model head on completion positions only.
+
+A prompt of 210 tokens and an answer of 40 over a vocabulary of 49,152: scoring every position
+spends five sixths of the head's work on logits the loss never reads. TRL's fused head skips them
+where Triton runs and scores every position elsewhere; this head skips them everywhere.
+"""
+
+from __future__ import annotations
+
+import types
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812  (the field's spelling)
+from trl.trainer.utils import FusedCausalLMOutput
+
+_SCALED = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
+
+
+def add_completion_head(model: Any) -> bool:
+    """Make `model(..., labels=labels_BT, fused_lm_head=True)` score labelled positions only.
+
+    Call it on the base model after TRL has added its own head; the answer is the same
+    `FusedCausalLMOutput`, so losses and metrics of the trainers stay as they are. False, and
+    nothing changed, for a model that caps or scales its logits or routes experts.
+    """
+    config = model.config.get_text_config()
+    if any(getattr(config, name, None) for name in (*_SCALED, "output_router_logits")):
+        return False
+    wrapped = model.forward
+
+    def forward(
+        self: Any,
+        *args: Any,
+        fused_lm_head: bool = False,
+        labels: torch.Tensor | None = None,
+        num_items_in_batch: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        if not fused_lm_head or labels is None:
+            if labels is not None:
+                kwargs["labels"] = labels
+            if num_items_in_batch is not None:
+                kwargs["num_items_in_batch"] = num_items_in_batch
+            return wrapped(*args, fused_lm_head=fused_lm_head, **kwargs)
+        kwargs["use_cache"] = False
+        hidden_BTH = self.base_model(*args, **kwargs).last_hidden_state[:, :-1]  # noqa: N806
+        return score(hidden_BTH, self.get_output_embeddings(), labels[:, 1:], num_items_in_batch)
+
+    model.forward = types.MethodType(forward, model)
+    return True
+
+
+def score(
+    hidden_BTH: torch.Tensor,  # noqa: N803
+    head: Any,
+    labels_BT: torch.Tensor,  # noqa: N803
+    items: Any = None,
+) -> FusedCausalLMOutput:
+    """Log-probability, entropy and top-1 hit of each label that is not -100; zero elsewhere."""
+    mask = labels_BT != -100
+    logits_NV = F.linear(hidden_BTH[mask], head.weight, head.bias).float()  # noqa: N806
+    log_probs_N = -F.cross_entropy(logits_NV, labels_BT[mask], reduction="none")  # noqa: N806
+    with torch.no_grad():
+        normal_NV = logits_NV.log_softmax(-1)  # noqa: N806
+        entropy_N = -(normal_NV.exp() * normal_NV).sum(-1)  # noqa: N806
+        top1_N = logits_NV.argmax(-1) == labels_BT[mask]  # noqa: N806
+    log_probs = log_probs_N.new_zeros(mask.shape).masked_scatter(mask, log_probs_N)
+    return FusedCausalLMOutput(
+        loss=-log_probs.sum() / (mask.sum().clamp(min=1) if items is None else items),
+        log_probs=log_probs,
+        entropy=entropy_N.new_zeros(mask.shape).masked_scatter(mask, entropy_N),
+        is_top1=torch.zeros_like(mask).masked_scatter(mask, top1_N),
+        label_mask=mask,
+    )

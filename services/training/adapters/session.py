@@ -1,0 +1,57 @@
+"""What a training method is given, and what it gives back.
+
+A method is one readable file under `methods/`: it loads, trains and hands over a model. Everything
+around it (reports, cancel, checkpoints' seals, failure names, the artifact) is the session's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from services.training.adapters.channel import Channel
+from services.training.plan import TrainerPlan
+
+
+class Cancelled(Exception):  # noqa: N818  (an ending, not an error)
+    """SIGTERM came; a checkpoint is kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """One trainer process at work on one plan."""
+
+    work: Path
+    plan: TrainerPlan
+    channel: Channel
+    is_cancelled: Callable[[], bool]
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.work / "checkpoints"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """A trained model in memory, and the run's numbers."""
+
+    model: Any
+    """A PEFT model."""
+    tokenizer: Any
+    resumed_from: int | None
+    train_loss: float
+    validation_loss: float | None
+    tokens_per_s: float
+    rows: int
+    rows_too_long: int
+
+
+class Method(Protocol):
+    """A training method.
+
+    Raises `RunStopped` for a named reason and `Cancelled` after its checkpoint is kept.
+    """
+
+    def __call__(self, session: Session) -> Trained: ...

@@ -1,0 +1,147 @@
+"""Runs the trainer as a process of its own: a crash, a leak or a full memory stays over there.
+
+The trainer has its own session, dies with us, and holds a lock on its work folder. What it reports
+becomes `Progress`; how it ends becomes a `TrainResult` or a `TrainFailure`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from contracts.progress import Progress
+from services.training.plan import PLAN_FILE, TrainerPlan
+from services.training.reports import (
+    Done,
+    ExitCode,
+    Failed,
+    Step,
+    TrainFailure,
+    TrainResult,
+    Working,
+    ending_of,
+    parse_report,
+    progress_of,
+)
+from services.training.result import read_result
+from shared.errors import LeaseHeld
+
+ROOT = Path(__file__).resolve().parents[3]
+LOG_FILE = "trainer.log"
+_LINE_LIMIT = 1 << 20
+
+OnProgress = Callable[[Progress], Awaitable[None]]
+
+
+async def train(
+    work: Path,
+    plan: TrainerPlan,
+    on_progress: OnProgress,
+    cancelled: asyncio.Event,
+    *,
+    grace_s: float = 120.0,
+) -> TrainResult | TrainFailure:
+    """Carry out `plan` in `work`, resuming what an earlier call left there.
+
+    Setting `cancelled` asks the trainer for a checkpoint and an end, and kills it after `grace_s`.
+    If this coroutine is cancelled itself, the trainer is killed; its checkpoints stay.
+
+    Raises LeaseHeld if another trainer is at work in this folder.
+    """
+    if (finished := await asyncio.to_thread(read_result, work)) is not None:
+        return finished
+    _write_plan(work, plan)
+    with (work / LOG_FILE).open("ab") as log:
+        process = await _launch(work, plan, log.fileno())
+    stopper = asyncio.create_task(_stop_when(cancelled, process, grace_s))
+    try:
+        last, step = await _follow(process, on_progress)
+        returncode = await process.wait()
+    finally:
+        stopper.cancel()
+        _kill(process)
+        await process.wait()
+    if returncode == ExitCode.BUSY:
+        raise LeaseHeld(f"another trainer holds {work}", mend="wait for it to end")
+    return ending_of(
+        returncode,
+        last,
+        step=step,
+        cancelled=cancelled.is_set(),
+        stderr_tail=_tail(work / LOG_FILE),
+    )
+
+
+def _write_plan(work: Path, plan: TrainerPlan) -> None:
+    work.mkdir(parents=True, exist_ok=True)
+    part = work / (PLAN_FILE + ".part")
+    part.write_text(plan.model_dump_json(indent=1))
+    part.replace(work / PLAN_FILE)
+
+
+async def _launch(work: Path, plan: TrainerPlan, log: int) -> asyncio.subprocess.Process:
+    environment = os.environ | {
+        "OMP_NUM_THREADS": str(plan.threads),
+        "OMP_WAIT_POLICY": "passive",
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
+    }
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "services.training.adapters.trainer",
+        str(Path.cwd() / work),
+        "--parent",
+        str(os.getpid()),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=log,
+        env=environment,
+        start_new_session=True,
+        limit=_LINE_LIMIT,
+    )
+
+
+async def _follow(
+    process: asyncio.subprocess.Process, on_progress: OnProgress
+) -> tuple[Done | Failed | None, int]:
+    """Pass progress on until the output ends; the final report and the last step seen."""
+    assert process.stdout is not None
+    last: Done | Failed | None = None
+    step = 0
+    async for line in process.stdout:
+        report = parse_report(line)
+        if isinstance(report, Working | Step):
+            step = max(step, report.step)
+            await on_progress(progress_of(report))
+        elif report is not None:
+            last = report
+    return last, step
+
+
+async def _stop_when(
+    cancelled: asyncio.Event, process: asyncio.subprocess.Process, grace_s: float
+) -> None:
+    await cancelled.wait()
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    await asyncio.sleep(grace_s)
+    _kill(process)
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+
+
+def _tail(log: Path, size: int = 4000) -> str:
+    try:
+        with log.open("rb") as source:
+            source.seek(max(0, log.stat().st_size - size))
+            return source.read().decode(errors="replace")
+    except OSError:
+        return ""

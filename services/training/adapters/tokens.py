@@ -1,0 +1,73 @@
+"""Dataset rows as token ids and labels, through the same chat rendering that serving uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from contracts.data import Row, parse_row
+from services.training.health import RunStopped
+from shared.chat import prompt_ids
+
+IGNORED = -100
+"""The label of a token the loss does not look at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One row: ids, and labels that are `IGNORED` on the prompt."""
+
+    input_ids: list[int]
+    labels: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """The tokenized rows that fit, and how many did not."""
+
+    examples: list[Example]
+    too_long: int
+
+    @property
+    def lengths(self) -> list[int]:
+        return [len(example.input_ids) for example in self.examples]
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """The rows of a JSON Lines file."""
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            if line.strip():
+                yield parse_row(line)
+
+
+def row_prompt_ids(tokenizer: Any, row: Row) -> list[int]:
+    """The row's prompt, as serving would send it to the model."""
+    return prompt_ids(tokenizer, [m.model_dump() for m in row.messages], row.tools)
+
+
+def encode(tokenizer: Any, row: Row) -> Example:
+    """Prompt, target and the end-of-turn token; the loss looks at the last two.
+
+    Raises RunStopped if the row has no target.
+    """
+    if row.target is None:
+        raise RunStopped(
+            "dataset_missing", f"row {row.id!r} has no target", "give every training row a target"
+        )
+    prompt = row_prompt_ids(tokenizer, row)
+    target = tokenizer(row.target, add_special_tokens=False)["input_ids"]
+    completion = [*target, tokenizer.eos_token_id]
+    return Example(prompt + completion, [IGNORED] * len(prompt) + completion)
+
+
+def encode_file(tokenizer: Any, path: Path, *, max_length: int) -> Corpus:
+    """Every row of `path` that fits `max_length`.
+
+    A row that does not fit is left out and counted: a truncated answer would be learned as one.
+    """
+    encoded = [encode(tokenizer, row) for row in read_rows(path)]
+    fitting = [example for example in encoded if len(example.input_ids) <= max_length]
+    return Corpus(fitting, len(encoded) - len(fitting))

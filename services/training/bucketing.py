@@ -1,0 +1,43 @@
+"""Length-bucketed batches: rows of similar length share a batch, so little is padding.
+
+On a CPU a padded token costs as much as a real one. The order is a pure function of lengths, seed
+and epoch, which is what lets a resumed run see exactly the batches the killed one would have seen.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+POOL_BATCHES = 16
+"""Batches whose rows are drawn at random together and then sorted by length."""
+
+
+def bucketed_order(lengths: Sequence[int], batch_size: int, *, seed: int, epoch: int) -> list[int]:
+    """Every index once, so that consecutive runs of `batch_size` have similar lengths.
+
+    Rows are shuffled, sorted by length within pools of `POOL_BATCHES` batches, cut into batches,
+    and the batches shuffled. A last, short batch stays last: it must not shift the others' edges.
+    """
+    rng = random.Random(f"{seed}/{epoch}")
+    shuffled = list(range(len(lengths)))
+    rng.shuffle(shuffled)
+    pool = POOL_BATCHES * batch_size
+    batches: list[list[int]] = []
+    for start in range(0, len(shuffled), pool):
+        members = sorted(shuffled[start : start + pool], key=lambda i: -lengths[i])
+        batches += [members[i : i + batch_size] for i in range(0, len(members), batch_size)]
+    short = [batch for batch in batches if len(batch) < batch_size]
+    full = [batch for batch in batches if len(batch) == batch_size]
+    rng.shuffle(full)
+    return [index for batch in full + short for index in batch]
+
+
+def padded_share(lengths: Sequence[int], order: Sequence[int], batch_size: int) -> float:
+    """The share of a pass's tokens that is padding."""
+    padded = sum(
+        max(lengths[i] for i in batch) * len(batch)
+        for start in range(0, len(order), batch_size)
+        if (batch := order[start : start + batch_size])
+    )
+    return 1 - sum(lengths) / padded if padded else 0.0

@@ -1,0 +1,82 @@
+"""What one training run will do, decided before any work.
+
+The `Recipe` names everything that determines the adapter; its digest names the work folder. So the
+same job twice meets in the same folder: the second one resumes or finds the finished result.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import Field
+
+from contracts.base import Digest, Frozen, digest_of
+from contracts.curation import DatasetCurated
+from contracts.job import AdaptationJob, Hyperparameters
+from contracts.training import Recipe
+
+PLAN_FILE = "plan.json"
+
+
+class TrainerPlan(Frozen):
+    """All the trainer process needs, as `plan.json` in the work folder."""
+
+    recipe: Recipe
+    base: Path
+    base_label: str
+    """How the adapter names its base: never a path of this machine."""
+    train: Path
+    validation: Path | None = None
+    steps: int = Field(ge=1)
+    threads: int = Field(default=2, ge=1)
+    """CPU threads. Sums are split by thread, so equal digests need an equal number."""
+
+
+def recipe_of(
+    job: AdaptationJob,
+    curated: DatasetCurated,
+    *,
+    method: str,
+    base: Digest,
+    tokenizer: Digest,
+    versions: Mapping[str, str],
+) -> Recipe:
+    """The recipe of `job` on the curated dataset. `method` is the job's, or diagnosis' choice."""
+    return Recipe(
+        method=method,
+        base=base,
+        tokenizer=tokenizer,
+        dataset=curated.card,
+        lora=job.method.lora if method in ("lora", "qlora") else None,
+        train=job.method.train,
+        versions=dict(versions),
+    )
+
+
+def recipe_bytes(recipe: Recipe) -> bytes:
+    """Canonical JSON: keys sorted, no spaces."""
+    return json.dumps(
+        recipe.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False
+    ).encode()
+
+
+def recipe_digest(recipe: Recipe) -> Digest:
+    """The identity of a training run."""
+    return digest_of(recipe_bytes(recipe))
+
+
+def work_folder(home: Path, recipe: Recipe) -> Path:
+    """Where the run of `recipe` keeps its plan, checkpoints and result."""
+    return home / "training" / recipe_digest(recipe).removeprefix("sha256:")
+
+
+def optimizer_steps(rows: int, train: Hyperparameters) -> int:
+    """Optimizer steps for `rows` training rows: `max_steps`, or the epochs' worth."""
+    if train.max_steps is not None:
+        return train.max_steps
+    batches = math.ceil(rows / train.batch_size)
+    per_epoch = math.ceil(batches / train.gradient_accumulation)
+    return max(1, math.ceil(per_epoch * train.epochs))
