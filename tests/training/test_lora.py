@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+<<<<<<< HEAD
+=======
+import json
+>>>>>>> training
 import threading
 
 import pytest
@@ -189,3 +193,32 @@ def test_the_loss_is_that_of_the_answer_tokens_by_hand(base, dataset):
             getattr(ours, field).float(), getattr(theirs, field).float(), atol=1e-5
         )
     assert model(**inputs).loss.item() == pytest.approx(ours.loss.item(), rel=1e-5)
+<<<<<<< HEAD
+=======
+
+
+@pytest.mark.req("T5")
+def test_bfloat16_is_for_the_steps_alone_and_repeats_too(session, make_plan):
+    """What is saved and fingerprinted is float32: a float32 model says the same."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    from services.training.adapters.artifact import write_adapter
+
+    plan = make_plan(6, precision="bfloat16")
+    first = session(plan, "first")
+    trained = method("lora")(first)
+    again = method("lora")(session(plan, "second"))
+    assert adapter_of(trained) == adapter_of(again)
+    assert adapter_of(trained) != adapter_of(method("lora")(session(make_plan(6), "float32")))
+
+    write_adapter(first, trained)
+    folder = first.work / "adapter"
+    reloaded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(plan.base), folder)
+    for content in json.loads((folder / "fingerprints.json").read_text()):
+        with torch.no_grad():
+            logits = reloaded.eval()(torch.tensor([content["prompt_token_ids"]])).logits[0, -1]
+        found = logits.log_softmax(-1)[content["top_token_ids"]]
+        assert torch.allclose(found, torch.tensor(content["top_logprobs"]), atol=1e-4)
+>>>>>>> training

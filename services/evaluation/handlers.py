@@ -1,0 +1,32 @@
+"""Evaluation's steps: one consumer per gate, one verdict event each.
+
+G2 is cheap and comes first, then G1 and G3; G4 and G5 run side by side. A verdict that is not
+`passed` ends the run, and the step of a gate still under way is cancelled by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from contracts.evaluation import GateJudged
+from contracts.job import GateId
+from contracts.run import Run
+from services.evaluation.bench import Bench
+from shared.messaging.steps import Step, Steps
+
+
+def register(steps: Steps, bench: Bench) -> None:
+    """Subscribe every gate to the fact it waits for."""
+    gates: dict[GateId, Callable[[Step], Awaitable[GateJudged]]] = {
+        "G1": bench.g1,
+        "G2": bench.g2,
+        "G3": bench.g3,
+        "G4": bench.g4,
+        "G5": bench.g5,
+    }
+    for gate, judge in gates.items():
+        steps.on(gate.lower(), done=_judged(gate))(judge)
+
+
+def _judged(gate: GateId) -> Callable[[Run, object], bool]:
+    return lambda run, _trigger: gate in run.gates

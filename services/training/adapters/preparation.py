@@ -1,0 +1,94 @@
+"""From a curated dataset to a work folder a trainer can start in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from contracts.curation import DatasetCurated
+from contracts.data import Row
+from contracts.job import AdaptationJob
+from services.training.adapters.process import available_memory_bytes
+from services.training.adapters.tokens import read_rows
+from services.training.memory import ModelDimensions, estimate, require_memory, tokens_at_most
+from services.training.plan import TrainerPlan, optimizer_steps, recipe_of, work_folder
+from services.training.settings import TrainingSettings
+from shared.artifacts import ArtifactStore
+from shared.models import base_digest, digest_cache, resolve_base, tokenizer_digest
+
+LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "tokenizers", "safetensors")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A work folder with its data, the plan to carry out there, and the memory it will take."""
+
+    work: Path
+    plan: TrainerPlan
+    memory: dict[str, int]
+    """Part → bytes (D8)."""
+
+
+def prepare(
+    job: AdaptationJob,
+    curated: DatasetCurated,
+    *,
+    method: str,
+    store: ArtifactStore,
+    settings: TrainingSettings,
+) -> Prepared:
+    """Resolve the base, name the recipe, fetch the data, and check that the machine can hold it.
+
+    Raises InvalidInput (base or memory) and the store's errors. Calling it twice gives the same.
+    """
+    home = settings.home.resolve()
+    base, cache = resolve_base(job.base, home), digest_cache(home)
+    recipe = recipe_of(
+        job,
+        curated,
+        method=method,
+        base=base_digest(base, cache=cache),
+        tokenizer=tokenizer_digest(base, cache=cache),
+        versions={name: version(name) for name in LIBRARIES},
+    )
+    work = work_folder(home, recipe)
+    train = store.fetch(curated.train, work / "train.jsonl")
+    validation = (
+        store.fetch(curated.validation, work / "validation.jsonl") if curated.validation else None
+    )
+    length, completion_length = longest(read_rows(train))
+    memory = estimate(
+        ModelDimensions.of(json.loads((base / "config.json").read_text())),
+        method=method,
+        lora=recipe.lora,
+        batch_size=recipe.train.batch_size,
+        length=min(length, recipe.train.max_length),
+        completion_length=completion_length,
+    )
+    require_memory(memory, available=available_memory_bytes(), batch_size=recipe.train.batch_size)
+    plan = TrainerPlan(
+        recipe=recipe,
+        base=base,
+        base_label=job.base.label,
+        train=train,
+        validation=validation,
+        steps=optimizer_steps(curated.rows["train"], recipe.train),
+        threads=settings.threads,
+    )
+    return Prepared(work=work, plan=plan, memory=memory)
+
+
+def longest(rows: Iterable[Row]) -> tuple[int, int]:
+    """Pessimistic token counts of the longest row and of the longest answer."""
+    sizes = [
+        (
+            sum(len(m.content) for m in row.messages) + sum(len(json.dumps(t)) for t in row.tools),
+            len(row.target or ""),
+        )
+        for row in rows
+    ]
+    whole = max((prompt + answer for prompt, answer in sizes), default=0)
+    return tokens_at_most(whole), tokens_at_most(max((answer for _, answer in sizes), default=0))

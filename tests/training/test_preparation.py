@@ -1,0 +1,79 @@
+"""From a job and a curated dataset to a work folder, with real files and a real store."""
+
+from __future__ import annotations
+
+import pytest
+
+from contracts.base import digest_of
+from contracts.curation import DatasetCurated
+from services.training.adapters import preparation
+from services.training.adapters.preparation import longest, prepare
+from services.training.adapters.tokens import read_rows
+from services.training.plan import recipe_digest
+from services.training.settings import TrainingSettings
+from shared.artifacts import ArtifactStore
+from shared.errors import ArtifactMissing, InvalidInput
+from tests.training.test_plan import job
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return TrainingSettings(home=tmp_path / "home", threads=1)
+
+
+@pytest.fixture
+def store(settings):
+    return ArtifactStore(settings.artifacts_url)
+
+
+@pytest.fixture
+def curated(store, dataset):
+    return DatasetCurated(
+        card=digest_of(b"card"),
+        train=store.put_file(dataset["train"]),
+        validation=store.put_file(dataset["validation"]),
+        rows={"train": 40, "validation": 4},
+    )
+
+
+@pytest.fixture
+def the_job(base):
+    plain = job(batch_size=8)
+    return plain.model_copy(update={"base": plain.base.model_copy(update={"model": str(base)})})
+
+
+@pytest.mark.req("T5", "D8")
+def test_the_work_folder_holds_the_data_and_carries_the_recipes_name(
+    the_job, curated, store, settings, dataset
+):
+    ready = prepare(the_job, curated, method="lora", store=store, settings=settings)
+    assert ready.work.name == recipe_digest(ready.plan.recipe).removeprefix("sha256:")
+    assert ready.plan.train.read_bytes() == dataset["train"].read_bytes()
+    assert ready.plan.steps == 5
+    assert ready.plan.base_label == "Tiny-Llama"
+    assert {"torch", "trl", "peft"} <= ready.plan.recipe.versions.keys()
+    assert {"weights", "gradients", "optimizer", "activations"} <= ready.memory.keys()
+    assert prepare(the_job, curated, method="lora", store=store, settings=settings) == ready
+
+
+@pytest.mark.req("D8")
+def test_a_machine_without_the_memory_is_refused(the_job, curated, store, settings, monkeypatch):
+    monkeypatch.setattr(preparation, "available_memory_bytes", lambda: 1000)
+    with pytest.raises(InvalidInput, match="training needs"):
+        prepare(the_job, curated, method="lora", store=store, settings=settings)
+
+
+def test_a_dataset_that_is_not_in_the_store_is_named(the_job, curated, store, settings):
+    gone = curated.model_copy(update={"train": digest_of(b"gone")})
+    with pytest.raises(ArtifactMissing):
+        prepare(the_job, gone, method="lora", store=store, settings=settings)
+
+
+def test_the_longest_row_is_that_of_the_most_characters(dataset):
+    whole, answer = longest(read_rows(dataset["train"]))
+    assert answer < whole < 100
+
+
+def test_settings_come_from_the_environment(monkeypatch):
+    monkeypatch.setenv("SLUICE_TRAINING_THREADS", "3")
+    assert TrainingSettings().threads == 3
