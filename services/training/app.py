@@ -17,5 +17,11 @@ def create_app(settings: Settings) -> App:
     own = TrainingSettings(**settings.model_dump())
     bus = Bus(Service.TRAINING, own)
     steps = Steps(bus)
-    handlers.register(steps, Workshop(own.home, steps.artifacts, threads=own.training_threads))
+    workshop = Workshop(
+        own.home,
+        steps.artifacts,
+        threads=own.training_threads,
+        cancel_grace_s=own.training_cancel_grace_s,
+    )
+    handlers.register(steps, workshop)
     return App(bus)

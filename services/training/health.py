@@ -20,11 +20,7 @@ WINDOW = 20
 MINIMUM_HISTORY = 5
 
 
-<<<<<<< HEAD
 class RunStopped(Exception):
-=======
-class RunStopped(Exception):  # noqa: N818  (an ending, not an error)
->>>>>>> training
     """Training must end now; carries the named reason."""
 
     def __init__(self, reason: StopReason, message: str, mend: str) -> None:

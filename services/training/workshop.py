@@ -51,10 +51,13 @@ class Order:
 class Workshop:
     """Carries out training orders under `home`."""
 
-    def __init__(self, home: Path, artifacts: ArtifactStore, *, threads: int) -> None:
+    def __init__(
+        self, home: Path, artifacts: ArtifactStore, *, threads: int, cancel_grace_s: float
+    ) -> None:
         self._home = home.resolve()
         self._artifacts = artifacts
         self._threads = threads
+        self._cancel_grace_s = cancel_grace_s
 
     async def order(self, run: Run) -> Order | TrainingStopped:
         """What to train for `run`, or why it cannot begin. No weight is loaded."""
@@ -140,7 +143,9 @@ class Workshop:
         async def on_progress(news: Progress) -> None:
             await report(STAGE, news)
 
-        result = await supervisor.train(order.work, order.plan, on_progress, cancelled)
+        result = await supervisor.train(
+            order.work, order.plan, on_progress, cancelled, grace_s=self._cancel_grace_s
+        )
         if isinstance(result, TrainFailure):
             return _ending(result)
         adapter = await asyncio.to_thread(self._artifacts.put_tree, order.work / "adapter")

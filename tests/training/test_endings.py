@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import math
-<<<<<<< HEAD
-from pathlib import Path
-=======
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
->>>>>>> training
 
 import pytest
 
@@ -102,24 +98,6 @@ def test_an_ending_is_told_from_exit_code_last_report_and_our_own_doing(
         assert (ending.reason, ending.retryable) == expected
 
 
-<<<<<<< HEAD
-def write_to_the_full_device() -> None:
-    with Path("/dev/full").open("wb", buffering=0) as out:
-        out.write(b"x")
-
-
-def save_tensors_to_the_full_device() -> None:
-    import torch
-    from safetensors.torch import save_file
-
-    save_file({"a": torch.zeros(1 << 16)}, "/dev/full")
-
-
-def pickle_tensors_to_the_full_device() -> None:
-    import torch
-
-    torch.save({"a": torch.zeros(1 << 20)}, "/dev/full")
-=======
 @contextmanager
 def full_device() -> Iterator[BinaryIO]:
     """/dev/full, opened and never named to a library: one that saves by rename would replace it."""
@@ -152,7 +130,6 @@ def save_safetensors_as_on_a_full_disk() -> None:
 def index_nothing() -> None:
     empty: list[int] = []
     empty.pop()
->>>>>>> training
 
 
 def ask_for_a_petabyte() -> None:
@@ -166,19 +143,11 @@ def ask_for_a_petabyte() -> None:
     ("accident", "reason"),
     [
         (write_to_the_full_device, "disk_full"),
-<<<<<<< HEAD
-        (save_tensors_to_the_full_device, "disk_full"),
-        (pickle_tensors_to_the_full_device, "disk_full"),
-        (ask_for_a_petabyte, "out_of_memory"),
-        (lambda: bytearray(1 << 60), "out_of_memory"),
-        (lambda: [][0], "trainer_crashed"),
-=======
         (save_safetensors_as_on_a_full_disk, "disk_full"),
         (pickle_tensors_to_the_full_device, "disk_full"),
         (ask_for_a_petabyte, "out_of_memory"),
         (lambda: bytearray(1 << 60), "out_of_memory"),
         (index_nothing, "trainer_crashed"),
->>>>>>> training
     ],
 )
 def test_accidents_of_the_libraries_get_their_names(accident, reason):

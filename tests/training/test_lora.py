@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
-=======
 import json
->>>>>>> training
 import threading
 
 import pytest
@@ -193,8 +190,6 @@ def test_the_loss_is_that_of_the_answer_tokens_by_hand(base, dataset):
             getattr(ours, field).float(), getattr(theirs, field).float(), atol=1e-5
         )
     assert model(**inputs).loss.item() == pytest.approx(ours.loss.item(), rel=1e-5)
-<<<<<<< HEAD
-=======
 
 
 @pytest.mark.req("T5")
@@ -221,4 +216,3 @@ def test_bfloat16_is_for_the_steps_alone_and_repeats_too(session, make_plan):
             logits = reloaded.eval()(torch.tensor([content["prompt_token_ids"]])).logits[0, -1]
         found = logits.log_softmax(-1)[content["top_token_ids"]]
         assert torch.allclose(found, torch.tensor(content["top_logprobs"]), atol=1e-4)
->>>>>>> training

@@ -15,11 +15,7 @@ from services.training.adapters.channel import Channel
 from services.training.plan import TrainerPlan
 
 
-<<<<<<< HEAD
 class Cancelled(Exception):
-=======
-class Cancelled(Exception):  # noqa: N818  (an ending, not an error)
->>>>>>> training
     """SIGTERM came; a checkpoint is kept."""
 
 

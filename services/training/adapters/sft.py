@@ -4,14 +4,9 @@ What is ours: length-bucketed batches whose order is a function of seed and epoc
 completion positions only, health checks before each optimizer step, sealed checkpoints, reports.
 The optimisation is the library's: AdamW, linear warm-up and decay, gradients clipped to norm 1.
 
-<<<<<<< HEAD
-Precision is float32. Adapters of small models train in minutes either way, digests repeat, and
-whether bfloat16 autocast is faster depends on the CPU.
-=======
 Precision is float32 unless the recipe says bfloat16: then the matrix products run under autocast
 (weights, gradients and optimizer stay float32). Faster on a CPU with AVX512-BF16 or AMX, slower on
 one without. Digests repeat either way.
->>>>>>> training
 """
 
 from __future__ import annotations
@@ -67,12 +62,8 @@ def arguments(plan: TrainerPlan, checkpoints: Path) -> SFTConfig:
         logging_nan_inf_filter=False,
         report_to="none",
         disable_tqdm=True,
-<<<<<<< HEAD
-        bf16=False,
-=======
         bf16=train.precision == "bfloat16",
         use_cpu=not torch.cuda.is_available(),
->>>>>>> training
         gradient_checkpointing=False,
         dataloader_num_workers=0,
         dataloader_pin_memory=False,
@@ -148,11 +139,8 @@ class CompletionTrainer(SFTTrainer):
             self._load_finished(checkpoint)
         else:
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-<<<<<<< HEAD
-=======
             # what is measured from here on is the adapter in float32, as it is saved
             self.accelerator.unwrap_model(self.network, keep_fp32_wrapper=False)
->>>>>>> training
         if self._session.is_cancelled():
             raise Cancelled
         return step_of(checkpoint) if checkpoint else None
