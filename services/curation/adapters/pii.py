@@ -20,6 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from services.curation.adapters.light_import import hidden
 from services.curation.redaction import Span
 
 THRESHOLD = 0.35
@@ -146,8 +147,10 @@ class PiiDetector:
 
     @cached_property
     def _recognisers(self) -> list[tuple[Any, list[str], re.Pattern[str]]]:
-        import presidio_analyzer.predefined_recognizers as predefined
         import tldextract
+
+        with hidden("torch", "transformers", "stanza", "tensorflow", "jax", "cupy", "mxnet"):
+            import presidio_analyzer.predefined_recognizers as predefined
 
         offline = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None)
 
