@@ -21,6 +21,7 @@ from contracts.data import Row, parse_row
 from contracts.evaluation import GateJudged
 from contracts.job import AdaptationJob
 from contracts.run import Run
+from contracts.serving import EngineDescription, FingerprintAnswer, FingerprintQuestion
 from contracts.training import AdapterTrained, Fingerprint
 from services.evaluation.adapters.harness import run_harness
 from services.evaluation.gates import g1, g2, g3, g4, g5
@@ -32,7 +33,7 @@ from shared.bundles import inspect_adapter
 from shared.errors import PeerUnavailable, PermanentError
 from shared.keys import service_key
 from shared.messaging.steps import Step
-from shared.models import base_digest, digest_cache, resolve_base, tokenizer_digest
+from shared.models import resolve_base
 from shared.scoring import resolve as resolve_scorer
 from shared.settings import Settings
 
@@ -63,10 +64,10 @@ class Bench:
             self._artifacts.fetch_tree, trained.adapter, self._adapter_folder(trained)
         )
         config = await asyncio.to_thread(inspect_adapter, folder)
-        base = resolve_base(job.base, self._home)
-        cache = digest_cache(self._home)
         async with self._http(job) as http:
-            engine = await _get(http, "/internal/engine")
+            engine = EngineDescription.model_validate_json(
+                await _send(http, http.build_request("GET", "internal/engine"))
+            )
             fingerprints = _FINGERPRINTS.validate_json((folder / "fingerprints.json").read_bytes())
             served = [await _served(http, _candidate(trained), f) for f in fingerprints]
         verdict = g2.judge(
@@ -77,10 +78,10 @@ class Bench:
                 target_modules=tuple(config.target_modules),
             ),
             g2.EngineFacts(
-                base=await asyncio.to_thread(base_digest, base, cache=cache),
-                tokenizer=await asyncio.to_thread(tokenizer_digest, base, cache=cache),
-                maximum_rank=engine["max_lora_rank"],
-                target_modules=tuple(engine["target_modules"]),
+                base=engine.base,
+                tokenizer=engine.tokenizer,
+                maximum_rank=engine.max_lora_rank,
+                target_modules=engine.target_modules,
             ),
             fingerprints,
             served,
@@ -204,30 +205,28 @@ def _candidate(trained: AdapterTrained) -> str:
 
 async def _served(http: httpx.AsyncClient, candidate: str, trained: Fingerprint) -> g2.Served:
     """The engine's view of one fingerprinted prompt, with and without the adapter."""
-    asked = {
-        "messages": list(trained.messages),
-        "tools": list(trained.tools),
-        "token_ids": list(trained.top_token_ids),
-    }
-    with_adapter = await _post(http, "/internal/fingerprint", {"model": candidate, **asked})
-    without = await _post(http, "/internal/fingerprint", {"model": BASE, **asked})
+    answers = []
+    for model in (candidate, BASE):
+        question = FingerprintQuestion(
+            model=model,
+            messages=trained.messages,
+            tools=trained.tools,
+            token_ids=trained.top_token_ids,
+        )
+        body = question.model_dump(mode="json")
+        content = await _send(http, http.build_request("POST", "internal/fingerprint", json=body))
+        answers.append(FingerprintAnswer.model_validate_json(content))
+    with_adapter, without = answers
     ids = trained.top_token_ids
     return g2.Served(
-        prompt_token_ids=tuple(with_adapter["prompt_token_ids"]),
-        candidate=dict(zip(ids, with_adapter["logprobs"], strict=True)),
-        base=dict(zip(ids, without["logprobs"], strict=True)),
+        prompt_token_ids=with_adapter.prompt_token_ids,
+        candidate=dict(zip(ids, with_adapter.logprobs, strict=True)),
+        base=dict(zip(ids, without.logprobs, strict=True)),
     )
 
 
-async def _get(http: httpx.AsyncClient, path: str) -> dict[str, object]:
-    return await _send(http, http.build_request("GET", path))
-
-
-async def _post(http: httpx.AsyncClient, path: str, body: dict[str, object]) -> dict[str, object]:
-    return await _send(http, http.build_request("POST", path, json=body))
-
-
-async def _send(http: httpx.AsyncClient, request: httpx.Request) -> dict[str, object]:
+async def _send(http: httpx.AsyncClient, request: httpx.Request) -> bytes:
+    """The body of the answer. Raises PeerUnavailable or PermanentError."""
     try:
         response = await http.send(request)
     except httpx.HTTPError as error:
@@ -239,5 +238,4 @@ async def _send(http: httpx.AsyncClient, request: httpx.Request) -> dict[str, ob
             f"serving refuses {request.url.path}: {response.text[:500]}",
             mend="see that serving runs the same version as evaluation",
         )
-    answer: dict[str, object] = response.json()
-    return answer
+    return response.content
