@@ -17,11 +17,5 @@ def create_app(settings: Settings) -> App:
     own = TrainingSettings(**settings.model_dump())
     bus = Bus(Service.TRAINING, own)
     steps = Steps(bus)
-    workshop = Workshop(
-        own.home,
-        steps.artifacts,
-        threads=own.training_threads,
-        cancel_grace_s=own.training_cancel_grace_s,
-    )
-    handlers.register(steps, workshop)
+    handlers.register(steps, Workshop(own, steps.artifacts))
     return App(bus)

@@ -7,35 +7,23 @@ process or another, meets the checkpoints of whoever held it before.
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
-import json
 import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
-from contracts.data import parse_row
+from contracts.base import Problem
 from contracts.progress import Progress
 from contracts.run import Run
-from contracts.training import AdapterTrained, Recipe, TrainingStarted, TrainingStopped
-from services.training import memory
+from contracts.training import AdapterTrained, TrainingStarted, TrainingStopped
 from services.training.adapters import supervisor
-from services.training.plan import (
-    TrainerPlan,
-    optimizer_steps,
-    recipe_bytes,
-    recipe_digest,
-    recipe_of,
-    work_folder,
-)
+from services.training.adapters.preparation import prepare
+from services.training.plan import TrainerPlan, recipe_bytes, recipe_digest
 from services.training.reports import STAGE, TrainFailure
+from services.training.settings import TrainingSettings
 from shared.artifacts import ArtifactStore
 from shared.errors import ArtifactMissing, InvalidInput, TransientError
-from shared.models import base_digest, digest_cache, resolve_base, tokenizer_digest
 
-LIBRARIES = ("accelerate", "peft", "safetensors", "tokenizers", "torch", "transformers", "trl")
 IMPLEMENTED = ("lora",)
 
 
@@ -51,13 +39,9 @@ class Order:
 class Workshop:
     """Carries out training orders under `home`."""
 
-    def __init__(
-        self, home: Path, artifacts: ArtifactStore, *, threads: int, cancel_grace_s: float
-    ) -> None:
-        self._home = home.resolve()
+    def __init__(self, settings: TrainingSettings, artifacts: ArtifactStore) -> None:
+        self._settings = settings
         self._artifacts = artifacts
-        self._threads = threads
-        self._cancel_grace_s = cancel_grace_s
 
     async def order(self, run: Run) -> Order | TrainingStopped:
         """What to train for `run`, or why it cannot begin. No weight is loaded."""
@@ -75,62 +59,25 @@ class Workshop:
                 mend=f"set method.name to one of: {', '.join(IMPLEMENTED)}",
             )
         try:
-            base = resolve_base(job.base, self._home)
+            prepared = prepare(
+                job, dataset, method=method, store=self._artifacts, settings=self._settings
+            )
         except InvalidInput as error:
-            problem = error.problems[0]
-            return TrainingStopped(
-                reason="base_missing", message=problem.problem, mend=problem.mend
-            )
-        cache = digest_cache(self._home)
-        recipe = recipe_of(
-            job,
-            dataset,
-            method=method,
-            base=base_digest(base, cache=cache),
-            tokenizer=tokenizer_digest(base, cache=cache),
-            versions={name: importlib.metadata.version(name) for name in LIBRARIES},
-        )
-        work = work_folder(self._home, recipe)
-        try:
-            train = self._artifacts.fetch(dataset.train, work / "train.jsonl")
-            validation = (
-                self._artifacts.fetch(dataset.validation, work / "validation.jsonl")
-                if dataset.validation
-                else None
-            )
+            return _refusal(error.problems[0])
         except ArtifactMissing as error:
             return TrainingStopped(
                 reason="dataset_missing",
                 message=str(error),
                 mend="restore the artifact store, or `sluice retry` to curate again",
             )
-        parts = _memory_parts(base, train, recipe)
-        try:
-            memory.require_memory(
-                parts,
-                available=psutil.virtual_memory().available,
-                batch_size=recipe.train.batch_size,
-            )
-        except InvalidInput as error:
-            problem = error.problems[0]
-            return TrainingStopped(
-                reason="out_of_memory", message=problem.problem, mend=problem.mend
-            )
-        steps = optimizer_steps(_count_lines(train), recipe.train)
-        plan = TrainerPlan(
-            recipe=recipe,
-            base=base,
-            base_label=job.base.label,
-            train=train,
-            validation=validation,
-            steps=steps,
-            threads=self._threads,
-        )
+        recipe = prepared.plan.recipe
         self._artifacts.put(recipe_bytes(recipe))
         started = TrainingStarted(
-            recipe=recipe_digest(recipe), steps=steps, memory_estimate_bytes=parts
+            recipe=recipe_digest(recipe),
+            steps=prepared.plan.steps,
+            memory_estimate_bytes=prepared.memory,
         )
-        return Order(work=work, plan=plan, started=started)
+        return Order(work=prepared.work, plan=prepared.plan, started=started)
 
     async def train(
         self,
@@ -144,7 +91,11 @@ class Workshop:
             await report(STAGE, news)
 
         result = await supervisor.train(
-            order.work, order.plan, on_progress, cancelled, grace_s=self._cancel_grace_s
+            order.work,
+            order.plan,
+            on_progress,
+            cancelled,
+            grace_s=self._settings.training_cancel_grace_s,
         )
         if isinstance(result, TrainFailure):
             return _ending(result)
@@ -176,28 +127,10 @@ def _ending(failure: TrainFailure) -> TrainingStopped | TransientError | None:
     )
 
 
-def _memory_parts(base: Path, train: Path, recipe: Recipe) -> dict[str, int]:
-    """Bytes by part for the longest row of the dataset."""
-    dimensions = memory.ModelDimensions.of(json.loads((base / "config.json").read_text()))
-    longest = completion = 1
-    with train.open("rb") as rows:
-        for line in rows:
-            row = parse_row(line)
-            answer = len(row.target or "")
-            prompt = sum(len(m.content) for m in row.messages) + len(json.dumps(row.tools))
-            longest = max(longest, prompt + answer)
-            completion = max(completion, answer)
-    length = min(recipe.train.max_length, memory.tokens_at_most(longest))
-    return memory.estimate(
-        dimensions,
-        method=recipe.method,
-        lora=recipe.lora,
-        batch_size=recipe.train.batch_size,
-        length=length,
-        completion_length=min(length, memory.tokens_at_most(completion)),
+def _refusal(problem: Problem) -> TrainingStopped:
+    """A preflight's problem as the reason the run stops."""
+    return TrainingStopped(
+        reason="base_missing" if problem.where.startswith("base") else "out_of_memory",
+        message=problem.problem,
+        mend=problem.mend,
     )
-
-
-def _count_lines(path: Path) -> int:
-    with path.open("rb") as rows:
-        return sum(1 for _ in rows)

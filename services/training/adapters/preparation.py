@@ -76,7 +76,7 @@ def prepare(
         train=train,
         validation=validation,
         steps=optimizer_steps(curated.rows["train"], recipe.train),
-        threads=settings.threads,
+        threads=settings.training_threads,
     )
     return Prepared(work=work, plan=plan, memory=memory)
 
