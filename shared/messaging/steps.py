@@ -10,6 +10,7 @@ the redelivered trigger finds either the fact or the free lease.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import os
 import socket
@@ -33,7 +34,7 @@ from contracts.run import Run
 from contracts.subjects import RunRef
 from contracts.topology import LEASES, Consumer, consumer
 from shared.artifacts import ArtifactStore
-from shared.errors import PermanentError, TransientError
+from shared.errors import Misconfigured, PermanentError, TransientError
 from shared.messaging.broker import Bus
 from shared.messaging.delivery import will_retry
 from shared.messaging.leases import RENEW_EVERY_S, Lease, LeaseLost, Leases
@@ -114,6 +115,8 @@ class Steps:
         is_done = done or self._answered
 
         def register(handler: Handler) -> Handler:
+            _check_wiring(handler, takes=1, name=row.durable)
+
             async def receive(message: NatsMessage) -> None:
                 await self._run_step(row, handler, is_done, message.raw_message)
 
@@ -127,6 +130,8 @@ class Steps:
         row = consumer(self.bus.service, purpose)
 
         def register(handler: CommandHandler) -> CommandHandler:
+            _check_wiring(handler, takes=2, name=row.durable)
+
             async def receive(message: NatsMessage) -> None:
                 raw: Msg = message.raw_message
                 with span(
@@ -246,6 +251,16 @@ class Steps:
             await self.bus.connection.publish(
                 subjects.progress(ref.tenant, ref.run, stage), news.model_dump_json().encode()
             )
+
+
+def _check_wiring(handler: Callable[..., object], *, takes: int, name: str) -> None:
+    """Everything else a handler needs is closed over, so a missing part shows before the start."""
+    parameters = inspect.signature(handler).parameters
+    if not inspect.iscoroutinefunction(handler) or len(parameters) != takes:
+        raise Misconfigured(
+            f"the handler of {name} must be async and take {takes}, not ({', '.join(parameters)})",
+            mend="pass collaborators to register() and close over them",
+        )
 
 
 def _obsolete(run: Run, trigger: Recorded) -> bool:

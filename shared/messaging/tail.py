@@ -1,0 +1,121 @@
+"""Reading a stream from a sequence on, then live: for folds that anyone may recompute.
+
+A tail holds no durable state: its position is the caller's, so whoever starts again from the same
+sequence sees the same messages in the same order. Nothing is acknowledged and nothing is lost to
+anyone else. If the server forgets the ephemeral consumer (a broker restart), the tail opens another
+one where it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from typing import Any
+
+import nats.errors
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy as ConsumerAckPolicy  # noqa: TID251 - the server's
+from nats.js.api import ConsumerConfig, DeliverPolicy
+from nats.js.errors import Error as JetStreamError
+
+from shared.errors import TransientError
+
+log = logging.getLogger("sluice.tail")
+
+BATCH = 256
+FORGOTTEN_AFTER_S = 60.0
+_QUIET_BEFORE_CHECK = 5
+_BROKER_AWAY = (nats.errors.Error, JetStreamError, TimeoutError, OSError)
+
+
+def sequence_of(message: Msg) -> int:
+    """The message's sequence in its stream."""
+    return int(message.metadata.sequence.stream)
+
+
+async def last_sequence(jetstream: JetStreamContext, stream: str) -> int:
+    """The sequence of the newest message of `stream`, 0 if it is empty. Raises TransientError."""
+    try:
+        return int((await jetstream.stream_info(stream)).state.last_seq)
+    except _BROKER_AWAY as error:
+        raise TransientError(f"stream {stream} does not answer: {error!r}") from error
+
+
+async def tail(
+    jetstream: JetStreamContext, stream: str, subject: str, *, since: int, idle_s: float = 1.0
+) -> AsyncGenerator[list[Msg], None]:
+    """Batches of the messages on `subject` from sequence `since` on, in order, without end.
+
+    An empty batch says that nothing came for `idle_s`, or that the broker is away just now.
+    """
+    position = max(1, since)
+    subscription: Any = None
+    quiet = 0
+    try:
+        while True:
+            batch: list[Msg] = []
+            try:
+                if subscription is None:
+                    subscription = await _open(jetstream, stream, subject, position)
+                elif quiet >= _QUIET_BEFORE_CHECK:
+                    await subscription.consumer_info()
+                    quiet = 0
+                batch = await subscription.fetch(BATCH, timeout=idle_s)
+            except nats.errors.TimeoutError:
+                pass
+            except _BROKER_AWAY as error:
+                log.warning("%s: %r; opening it again at %d", subject, error, position)
+                await _close(jetstream, stream, subscription)
+                subscription = None
+                await asyncio.sleep(idle_s)
+            quiet = 0 if batch else quiet + 1
+            if batch:
+                position = sequence_of(batch[-1]) + 1
+            yield batch
+    finally:
+        await _close(jetstream, stream, subscription)
+
+
+async def history(
+    jetstream: JetStreamContext, stream: str, subject: str, *, since: int = 1
+) -> list[Msg]:
+    """The messages on `subject` from `since` up to the stream's present end."""
+    end = await last_sequence(jetstream, stream)
+    found: list[Msg] = []
+    if end < since:
+        return found
+    reader = tail(jetstream, stream, subject, since=since, idle_s=0.25)
+    try:
+        async for batch in reader:
+            found += [m for m in batch if sequence_of(m) <= end]
+            if not batch or sequence_of(batch[-1]) >= end or not batch[-1].metadata.num_pending:
+                return found
+    finally:
+        await reader.aclose()
+    return found
+
+
+async def _open(jetstream: JetStreamContext, stream: str, subject: str, position: int) -> Any:
+    return await jetstream.pull_subscribe(
+        subject,
+        stream=stream,
+        config=ConsumerConfig(
+            ack_policy=ConsumerAckPolicy.NONE,
+            deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+            opt_start_seq=position,
+            inactive_threshold=FORGOTTEN_AFTER_S,
+            mem_storage=True,
+        ),
+    )
+
+
+async def _close(jetstream: JetStreamContext, stream: str, subscription: Any) -> None:
+    if subscription is None:
+        return
+    with suppress(*_BROKER_AWAY):
+        name = (await subscription.consumer_info()).name
+        await subscription.unsubscribe()
+        await jetstream.delete_consumer(stream, name)
