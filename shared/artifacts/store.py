@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -23,6 +24,8 @@ from contracts.base import Digest
 from shared.errors import ArtifactCorrupt, ArtifactMissing
 
 _CHUNK = 1 << 20
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_HERE = PurePosixPath()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +42,15 @@ class Tree:
         """Raises ArtifactCorrupt if `content` is no manifest or names a path outside the tree."""
         try:
             files = json.loads(content)["files"]
-            if not all(isinstance(k, str) and isinstance(v, str) for k, v in files.items()):
-                raise TypeError("paths and digests are strings")
+            if not all(isinstance(k, str) and _DIGEST.fullmatch(v) for k, v in files.items()):
+                raise TypeError("not every file has a path and a digest")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ArtifactCorrupt(f"not a tree manifest: {error}") from error
         for name in files:
             path = PurePosixPath(name)
-            if path.is_absolute() or ".." in path.parts or "\\" in name:
+            if path == _HERE or "\0" in name:
+                raise ArtifactCorrupt(f"tree has a file without a name: {name!r}")
+            if path.is_absolute() or ".." in path.parts or "\\" in name or str(path) != name:
                 raise ArtifactCorrupt(f"tree names a path outside itself: {name!r}")
         return cls(files)
 
@@ -71,6 +76,8 @@ class ArtifactStore:
         self._fs.makedirs(self._root, exist_ok=True)
 
     def _path(self, digest: Digest) -> str:
+        if not _DIGEST.fullmatch(digest):  # or it could name a file outside the store
+            raise ArtifactMissing(f"{digest!r} is no digest")
         name = digest.removeprefix("sha256:")
         return f"{self._root}/sha256/{name[:2]}/{name[2:]}"
 

@@ -26,6 +26,12 @@ from shared.settings import Settings
 log = logging.getLogger("sluice.broker")
 
 FETCH_TIMEOUT_S = 2.0
+RECONNECT_WAIT_S = 1
+
+EX_UNAVAILABLE = 69
+"""Exit code: the broker is gone for good; a supervisor may start the service again."""
+EX_CONFIG = 78
+"""Exit code: credentials or settings do not fit; starting again gives the same."""
 
 
 class Bus:
@@ -38,10 +44,11 @@ class Bus:
             settings.nats_url,
             name=f"sluice-{service}",
             max_reconnect_attempts=-1,
-            reconnect_time_wait=1,
+            reconnect_time_wait=RECONNECT_WAIT_S,
             connect_timeout=5,
             error_cb=self._on_error,
             disconnected_cb=self._on_disconnect,
+            closed_cb=self._on_closed,
             graceful_timeout=15.0,
             middlewares=(retry_or_bury(service, lambda: self.jetstream),),
             logger=logging.getLogger("faststream"),
@@ -88,16 +95,31 @@ class Bus:
             Misconfigured: a stream or consumer is missing or differs; run the provisioner.
         """
         await self.broker.connect()
-        await check(self.jetstream, self._consumers)
+        try:
+            await check(self.jetstream, self._consumers)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Let handlers finish within the grace period, then close the connection."""
+        self.stopping.set()
+        await self.broker.stop()
 
     async def _on_error(self, error: Exception) -> None:
         if "permissions violation" in str(error).lower():
             log.critical("%s: %s; the service's credentials do not fit", self.service, error)
-            os._exit(78)  # EX_CONFIG: nothing this process does can help
+            os._exit(EX_CONFIG)
         log.warning("%s: broker: %s", self.service, error)
 
     async def _on_disconnect(self) -> None:
-        log.warning("%s: lost the broker; reconnecting", self.service)
+        if not self.stopping.is_set():
+            log.warning("%s: lost the broker; reconnecting", self.service)
+
+    async def _on_closed(self) -> None:
+        if not self.stopping.is_set():  # FastStream would poll the dead connection in a hot loop
+            log.critical("%s: the broker closed the connection for good", self.service)
+            os._exit(EX_UNAVAILABLE)
 
 
 def credentials(settings: Settings) -> dict[str, Any]:

@@ -22,10 +22,8 @@ from contracts import subjects
 from contracts.base import Service
 from shared import telemetry
 from shared.errors import SluiceError
-from shared.messaging.broker import Bus
+from shared.messaging.broker import EX_CONFIG, Bus
 from shared.settings import Settings
-
-EX_CONFIG = 78
 
 Background = Callable[[], AbstractAsyncContextManager[None]]
 
@@ -64,7 +62,7 @@ class App:
                 self.bus.stopping.set()
                 with suppress(Exception):
                     await probe.unsubscribe()
-                await self.bus.broker.stop()
+                await self.bus.stop()
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ the redelivered trigger finds either the fact or the free lease.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import os
 import socket
@@ -35,7 +36,7 @@ from contracts.run import Run
 from contracts.subjects import RunRef
 from contracts.topology import LEASES, Consumer, consumer
 from shared.artifacts import ArtifactStore
-from shared.errors import PermanentError, TransientError
+from shared.errors import Misconfigured, PermanentError, TransientError
 from shared.messaging.broker import Bus
 from shared.messaging.delivery import will_retry
 from shared.messaging.leases import RENEW_EVERY_S, Lease, LeaseLost, Leases
@@ -152,6 +153,8 @@ class Steps:
             return run.closed and not after_the_end
 
         def register(handler: Handler) -> Handler:
+            _check_wiring(handler, takes=1, name=row.durable)
+
             async def receive(message: NatsMessage) -> None:
                 trigger = fact_of(message.raw_message)
                 await self._run_step(row, handler, over, trigger, message.raw_message)
@@ -166,6 +169,8 @@ class Steps:
         row = consumer(self.bus.service, purpose)
 
         def register(handler: CommandHandler) -> CommandHandler:
+            _check_wiring(handler, takes=2, name=row.durable)
+
             async def receive(message: NatsMessage) -> None:
                 raw: Msg = message.raw_message
                 with span(
@@ -292,6 +297,16 @@ class Steps:
 def _superseded(run: Run, trigger: Recorded) -> bool:
     """Whether the run has begun another attempt since the trigger."""
     return any(isinstance(r.event, RunAccepted) and r.seq > trigger.seq for r in run.log)
+
+
+def _check_wiring(handler: Callable[..., object], *, takes: int, name: str) -> None:
+    """Everything else a handler needs is closed over, so a missing part shows before the start."""
+    parameters = inspect.signature(handler).parameters
+    if not inspect.iscoroutinefunction(handler) or len(parameters) != takes:
+        raise Misconfigured(
+            f"the handler of {name} must be async and take {takes}, not ({', '.join(parameters)})",
+            mend="pass collaborators to register() and close over them",
+        )
 
 
 def fact_of(raw: Msg) -> Recorded:

@@ -18,7 +18,7 @@ from tests.training.test_plan import job
 
 @pytest.fixture
 def settings(tmp_path):
-    return TrainingSettings(home=tmp_path / "home", threads=1)
+    return TrainingSettings(home=tmp_path / "home", training_threads=1)
 
 
 @pytest.fixture
@@ -76,4 +76,4 @@ def test_the_longest_row_is_that_of_the_most_characters(dataset):
 
 def test_settings_come_from_the_environment(monkeypatch):
     monkeypatch.setenv("SLUICE_TRAINING_THREADS", "3")
-    assert TrainingSettings().threads == 3
+    assert TrainingSettings().training_threads == 3
