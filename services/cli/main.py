@@ -37,6 +37,7 @@ app = typer.Typer(
     help="Gates on the stream of model adaptation.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,  # rich would double the time of --help
     pretty_exceptions_show_locals=False,
 )
 
