@@ -25,6 +25,8 @@ from services.curation.view import View, view_of
 PLACEHOLDER = re.compile(r"<([A-Z]+)(?:_(\d+))?>")
 _BATCH = 256
 _ROUNDS = 3
+_SCHEMA_PROSE = frozenset({"description", "default", "example", "examples", "enum", "const"})
+"""What a tool's schema says; its names, types and `required` lists are structure."""
 _DIGITS = re.compile(r"\d")
 _NUMERIC_KINDS = frozenset({"PHONE", "CREDIT_CARD", "NATIONAL_ID"})
 
@@ -155,8 +157,11 @@ def _canonical(kind: str, value: str) -> str:
 
 
 def _forms(kind: str, value: str) -> Iterator[str]:
-    """Spellings of a canonical value to look for in the row's other fields."""
-    if len(value) >= 4:
+    """Spellings of a canonical value to look for in the row's other fields.
+
+    A host that is a plain word is replaced only where it was detected, as a host.
+    """
+    if len(value) >= 4 and not (kind == "HOST" and value.isalpha()):
         yield value
         escaped = json.dumps(value, ensure_ascii=False)[1:-1]
         if escaped != value:
@@ -165,7 +170,7 @@ def _forms(kind: str, value: str) -> Iterator[str]:
 
 def _any_of(forms: Iterable[str]) -> re.Pattern[str]:
     alternatives = "|".join(re.escape(f) for f in sorted(forms, key=len, reverse=True))
-    return re.compile(rf"(?<![\w])(?:{alternatives or '(?!)'})(?![\w])", re.IGNORECASE)
+    return re.compile(rf"(?<![\w])(?:{alternatives or '(?!)'})(?![\w]|\\?[\"']\s*:)", re.IGNORECASE)
 
 
 def _placeholders(
@@ -239,7 +244,7 @@ def _leaves(row: Row) -> Iterator[tuple[str, str]]:
     if row.target is not None:
         yield "target", row.target
     yield from _strings("expected", row.expected)
-    yield from _strings("tools", list(row.tools))
+    yield from _prose("tools", list(row.tools))
     yield from _strings("meta", row.meta)
     if row.group is not None:
         yield "group", row.group
@@ -255,6 +260,32 @@ def _strings(path: str, value: Any) -> Iterator[tuple[str, str]]:
     elif isinstance(value, list | tuple):
         for i, item in enumerate(value):
             yield from _strings(f"{path}[{i}]", item)
+
+
+def _prose(path: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            walk = _strings if _is_prose(key, item) else _prose
+            yield from walk(f"{path}.{key}", item)
+    elif isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            yield from _prose(f"{path}[{i}]", item)
+
+
+def _map_prose(value: Any, text: Callable[[], str], number: Callable[[Any], Any]) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: (_map_strings if _is_prose(key, item) else _map_prose)(item, text, number)
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_map_prose(item, text, number) for item in value]
+    return value
+
+
+def _is_prose(key: str, value: Any) -> bool:
+    """A parameter may itself be called `description`; its schema is an object."""
+    return key in _SCHEMA_PROSE and not isinstance(value, dict)
 
 
 def _map_strings(value: Any, text: Callable[[], str], number: Callable[[Any], Any]) -> Any:
@@ -287,7 +318,7 @@ def _rebuild(
     messages = tuple(Message(role=m.role, content=next(stream)) for m in row.messages)
     target = None if row.target is None else next(stream)
     expected = _map_strings(row.expected, text, number)
-    tools = tuple(_map_strings(list(row.tools), text, number))
+    tools = tuple(_map_prose(list(row.tools), text, number))
     meta = _map_strings(row.meta, text, number)
     group = None if row.group is None else _pseudonym(row.group, next(stream))
     return row.model_copy(

@@ -24,6 +24,8 @@ from shared.similarity.text import normal_form, numbers, words
 
 SHORTEST_RATIO, LONGEST_RATIO = 0.4, 2.5
 """Words of the paraphrase over words of the seed's request."""
+KEPT_CONTENT = 0.4
+"""Share of the seed's content words, by their first four letters, that a paraphrase must keep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,8 @@ def judge(seed: Row, answer: str, phrases: Phrases) -> Accepted | Rejected:
         return Rejected("numbers_changed")
     if missing_values(seed, text):
         return Rejected("value_lost")
+    if kept_content(request, text) < KEPT_CONTENT:
+        return Rejected("meaning_drift")
     return Accepted(text)
 
 
@@ -94,6 +98,15 @@ def without_openings(answer: str, phrases: Phrases) -> str:
         if len(text) > 1 and (text[0], text[-1]) in {('"', '"'), ("'", "'"), ("“", "”")}:
             text = text[1:-1].strip()
     return text
+
+
+def kept_content(request: str, text: str) -> float:
+    """Share of the request's content word stems that `text` names too; 1 when it has none."""
+    before, after = (
+        {w[:4] for w in words(t) if len(w) > 2 and w not in _stopwords()["en"]}
+        for t in (request, text)
+    )
+    return len(before & after) / len(before) if before else 1.0
 
 
 def missing_values(seed: Row, text: str) -> list[str]:

@@ -92,6 +92,30 @@ def test_request_target_and_expected_agree_on_every_placeholder(detector):
 
 
 @pytest.mark.req("C3")
+def test_a_tools_structure_and_json_keys_survive_a_value_of_the_same_spelling(detector):
+    schema = {
+        "type": "object",
+        "description": "Logs in at http://jenkins:8080 as ops@x.org",
+        "properties": {"jenkins": {"type": "string", "description": "a jenkins name"},
+                       "description": {"type": "string", "default": "ops@x.org"}},
+        "required": ["jenkins", "password"],
+    }  # fmt: skip
+    tool = {"type": "function", "function": {"name": "login", "parameters": schema}}
+    target = '{"jenkins": "a", "password": "S3cr3t-pass"}'
+    row = ask("Log in, the password is 'password'. password: S3cr3t-pass", target, tools=(tool,))
+    [done], _, _ = redacted([row], detector)
+    after = done.tools[0]["function"]["parameters"]
+    assert after["description"] == "Logs in at http://<HOST>:8080 as <EMAIL>"
+    assert after["required"] == schema["required"]
+    assert after["properties"]["jenkins"] == schema["properties"]["jenkins"]
+    assert after["properties"]["description"] == {"type": "string", "default": "<EMAIL>"}
+    arguments = json.loads(done.target)
+    assert list(arguments) == ["jenkins", "password"]
+    assert arguments["jenkins"] == "a"
+    assert arguments["password"].startswith("<SECRET")
+
+
+@pytest.mark.req("C3")
 @settings(max_examples=25, deadline=None,
           suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
 @given(

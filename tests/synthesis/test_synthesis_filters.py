@@ -55,6 +55,20 @@ def test_an_unusable_answer_is_rejected_for_a_named_reason(answer, reason):
     assert judge(SEED, answer, Phrases.load()) == Rejected(reason)
 
 
+def test_an_answer_that_keeps_the_number_and_loses_the_question_is_rejected():
+    question = (
+        "How much time will it take for the light to reach earth from a star 4 light years away?"
+    )
+    seed = Row(id="s", messages=({"role": "user", "content": question},), target='{"years": 4}')
+    phrases = Phrases.load()
+    stray = (
+        "How long does a 4-year old take to blow out a candle on the birthday cake with friends?"
+    )
+    assert judge(seed, stray, phrases) == Rejected("meaning_drift")
+    good = "A star is 4 light years away: how long until its light can reach earth?"
+    assert judge(seed, good, phrases) == Accepted(good)
+
+
 @pytest.mark.req("S2")
 def test_the_phrase_list_is_a_file_a_user_can_edit(tmp_path):
     own = tmp_path / "prefixes.json"

@@ -86,7 +86,7 @@ _RULES: tuple[tuple[str, re.Pattern[str]], ...] = (
         "HOST",
         re.compile(
             r"\b(?:https?|ssh|ftp|ldaps?|redis|mongodb|postgres(?:ql)?|mysql|amqp|nats)://"
-            r"(?:[^\s/@\"']+@)?(?P<value>(?!localhost\b)[a-z][a-z0-9-]*)(?=[:/\"'\s]|$)",
+            r"(?:[^\s/@\"']+@)?(?P<value>(?!(?:localhost|host(?:name)?|server|domain|address|your)\b)[a-z][a-z0-9-]*)(?=[:/\"'\s]|$)",
             re.IGNORECASE,
         ),
     ),
