@@ -80,3 +80,14 @@ def optimizer_steps(rows: int, train: Hyperparameters) -> int:
     batches = math.ceil(rows / train.batch_size)
     per_epoch = math.ceil(batches / train.gradient_accumulation)
     return max(1, math.ceil(per_epoch * train.epochs))
+
+
+def learning_rate_share(step: int, *, steps: int, warmup_share: float) -> float:
+    """The share of the peak learning rate at 0-based `step`: linear up, linear down, never zero.
+
+    The usual schedule gives the first step a rate of 0, which a run of 20 steps cannot spare.
+    """
+    warmup = round(warmup_share * steps)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return max(steps - step, 1) / (steps - warmup)

@@ -12,7 +12,13 @@ from contracts.base import digest_of
 from contracts.curation import DatasetCurated
 from contracts.job import AdaptationJob, Hyperparameters
 from services.training.bucketing import bucketed_order, padded_share
-from services.training.plan import optimizer_steps, recipe_digest, recipe_of, work_folder
+from services.training.plan import (
+    learning_rate_share,
+    optimizer_steps,
+    recipe_digest,
+    recipe_of,
+    work_folder,
+)
 
 DIGESTS = [digest_of(bytes([i])) for i in range(5)]
 
@@ -88,6 +94,16 @@ def test_a_full_fine_tune_has_no_rank():
 )
 def test_steps_are_the_epochs_worth_unless_the_job_says(rows, settings, steps):
     assert optimizer_steps(rows, Hyperparameters(**settings)) == steps
+
+
+@given(st.integers(1, 500), st.floats(0, 0.99))
+def test_the_learning_rate_rises_to_its_peak_and_falls_and_no_step_is_wasted(steps, warmup_share):
+    rates = [learning_rate_share(s, steps=steps, warmup_share=warmup_share) for s in range(steps)]
+    top = min(round(warmup_share * steps), steps - 1)
+    assert min(rates) > 0
+    assert max(rates) == rates[top] <= 1
+    assert rates[: top + 1] == sorted(rates[: top + 1])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
 
 
 lengths_of_rows = st.lists(st.integers(1, 1000), max_size=200)

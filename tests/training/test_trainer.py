@@ -23,7 +23,7 @@ from services.training.result import read_result
 from shared.errors import LeaseHeld
 from shared.models import file_digest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # several processes load torch
 STEPS = 16
 
 

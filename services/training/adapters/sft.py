@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import torch
 from datasets import Dataset
 from peft import PeftConfig, set_peft_model_state_dict
 from safetensors.torch import load_file
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Sampler
 from transformers import PrinterCallback, TrainerCallback
 from trl.trainer.sft_config import SFTConfig
@@ -32,7 +34,7 @@ from services.training.adapters.session import Cancelled, Session
 from services.training.adapters.tokens import Corpus
 from services.training.bucketing import bucketed_order
 from services.training.health import RunHealth, RunStopped
-from services.training.plan import TrainerPlan
+from services.training.plan import TrainerPlan, learning_rate_share
 from services.training.reports import Step
 
 RECENT_STEPS = 10
@@ -47,8 +49,6 @@ def arguments(plan: TrainerPlan, checkpoints: Path) -> SFTConfig:
         learning_rate=train.learning_rate,
         per_device_train_batch_size=train.batch_size,
         gradient_accumulation_steps=train.gradient_accumulation,
-        warmup_steps=round(train.warmup_share * plan.steps),
-        lr_scheduler_type="linear",
         max_grad_norm=1.0,
         weight_decay=0.0,
         seed=train.seed,
@@ -178,6 +178,16 @@ class CompletionTrainer(SFTTrainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> BucketSampler:
         train = self._session.plan.recipe.train
         return BucketSampler(self._lengths, train.batch_size, train.seed)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LambdaLR:
+        rate = partial(
+            learning_rate_share,
+            steps=num_training_steps,
+            warmup_share=self._session.plan.recipe.train.warmup_share,
+        )
+        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, rate)
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         loss: torch.Tensor = super().training_step(*args, **kwargs)  # type: ignore[no-untyped-call]
