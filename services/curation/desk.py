@@ -9,7 +9,7 @@ from __future__ import annotations
 from contracts.curation import CurationHalted, DatasetCurated, SynthesisRequested
 from contracts.job import AdaptationJob
 from contracts.run import Run
-from services.curation.pipeline import Curated, Halted, curate
+from services.curation.pipeline import Curated, Halted, curate, synthetic_source
 from services.curation.reading import SourceFile
 from services.curation.redaction import Detector
 from shared.artifacts import ArtifactStore, Pinned
@@ -33,7 +33,8 @@ class Desk:
             raise ValueError(f"run {run.ref} has no job")
         sources = [self._source(job, index) for index in range(len(job.data))]
         if run.synthesized is not None:
-            sources.append(self._synthesized(job, run))
+            content = self._artifacts.get(run.synthesized.rows)
+            sources.append(synthetic_source(job, content))
         outcome = curate(
             job,
             sources,
@@ -46,7 +47,7 @@ class Desk:
         if isinstance(outcome, Halted):
             return CurationHalted(reason=outcome.reason, problems=outcome.problems)
         if job.synthesis is not None and run.synthesized is None:
-            seeds = self._artifacts.put(outcome.snapshot.files["train.jsonl"])
+            seeds = self._artifacts.put(outcome.seeds)
             return SynthesisRequested(seeds=seeds, rows=job.synthesis.rows)
         return self._keep(outcome)
 
@@ -75,12 +76,3 @@ class Desk:
     def _evaluation(self, uri: str) -> SourceFile:
         pinned = Pinned.parse(uri)
         return SourceFile(file=pinned.name, content=self._artifacts.get(pinned.digest))
-
-    def _synthesized(self, job: AdaptationJob, run: Run) -> SourceFile:
-        assert run.synthesized is not None
-        return SourceFile(
-            file="synthesized.jsonl",
-            content=self._artifacts.get(run.synthesized.rows),
-            licence=f"proprietary:{job.tenant}",
-            provenance="synthesis; each row carries its origin",
-        )

@@ -17,12 +17,12 @@ from contracts.diagnosis import (
 )
 from contracts.job import AdaptationJob
 from contracts.run import Run
-from services.diagnosis import verdict
-from services.diagnosis.challengers import challengers, plain
-from services.diagnosis.method import choose, data_preflight
-from services.diagnosis.verdict import Asked
+from services.diagnosis.method import choose, preflight
+from services.diagnosis.rungs import base_options, trials
+from services.diagnosis.verdict import MeasuredRung, decide, evaluation_gaps, rerun_sample
+from services.diagnosis.verdict import Verdict as Decision
 from shared.artifacts import ArtifactStore, Pinned
-from shared.asking import Asker, AskOptions
+from shared.asking import Asker, AskOptions, Scored, score_answers
 from shared.doctrine.volatility import volatile_problems
 from shared.keys import service_key
 from shared.messaging.steps import Step
@@ -30,7 +30,6 @@ from shared.models import base_digest, digest_cache, resolve_base
 from shared.scoring import resolve as resolve_scorer
 from shared.settings import Settings
 from shared.signing import SigningKey, sign
-from shared.statistics import mean_with_interval
 
 NAMED = 20
 REOPEN_WHEN = (
@@ -64,20 +63,18 @@ class Clinic:
         except ValueError:
             training = []  # unreadable rows are curation's to name, one by one
         dev, heldout = self._rows(job.evaluation.dev.uri), self._rows(job.evaluation.heldout.uri)
-        if halt := self._before_measuring(job, training, {"dev": dev, "heldout": heldout}):
+        if halt := self._before_measuring(job, training, len(dev), len(heldout)):
             return halt
-        return await self._measure(step, job, training, dev, [*dev, *heldout])
+        return await self._measure(step, job, training, dev, heldout)
 
     def _before_measuring(
-        self, job: AdaptationJob, training: Sequence[Row], sets: dict[str, list[Row]]
+        self, job: AdaptationJob, training: Sequence[Row], dev: int, heldout: int
     ) -> DiagnosisHalted | None:
         volatile = volatile_problems((f"row {row.id}", row) for row in training)
         if volatile:
             return DiagnosisHalted(reason="volatile_facts", problems=tuple(volatile[:NAMED]))
-        counts = {name: len(rows) for name, rows in sets.items()}
-        gaps = verdict.too_few_items(counts, job.evaluation)
-        if gaps:
-            return DiagnosisHalted(reason="evaluation_gap", problems=tuple(gaps))
+        if gaps := evaluation_gaps(job, dev=dev, heldout=heldout):
+            return DiagnosisHalted(reason="evaluation_gap", problems=gaps)
         return None
 
     async def _measure(
@@ -85,65 +82,64 @@ class Clinic:
         step: Step,
         job: AdaptationJob,
         training: Sequence[Row],
-        dev: list[Row],
-        held: Sequence[Row],
+        dev: Sequence[Row],
+        heldout: Sequence[Row],
     ) -> Verdict:
         identity = await asyncio.to_thread(self._base_identity, job)
+        scorer = resolve_scorer(job.behaviour)
+
+        async def ask(
+            asker: Asker, label: str, rows: Sequence[Row], options: AskOptions
+        ) -> tuple[Scored, ...]:
+            await step.progress("diagnosis", f"asking the base: {label}", 0, len(rows))
+            answers = await asker.ask_all(
+                rows,
+                model="base",
+                options=options,
+                identity=identity,
+                on_done=lambda done, total, _row, _answer: step.tick(
+                    "diagnosis", f"asking the base: {label}", done, total
+                ),
+            )
+            return score_answers(rows, answers, scorer)
+
+        plain = base_options(job)
         async with self._asker(job, cache=True) as asker, self._asker(job, cache=False) as fresh:
-
-            async def ask(label: str, options: AskOptions) -> Asked:
-                answers = await asker.ask_all(
-                    dev,
-                    model="base",
-                    options=options,
-                    identity=identity,
-                    on_done=lambda done, total, _row, _answer: step.tick(
-                        "diagnosis", f"asking the base: {label}", done, total
-                    ),
-                )
-                score = resolve_scorer(job.behaviour)
-                scores = [score(row, a.text) for row, a in zip(dev, answers, strict=True)]
-                return Asked(dev, answers, scores)
-
-            await step.progress("diagnosis", "asking the base: plainly", 0, len(dev))
-            base = await ask("plainly", plain(job))
-            sample = dev[: verdict.REPEATED]
-            again = await fresh.ask_all(sample, model="base", options=plain(job))
-            gaps = verdict.unstable(
-                [a.text for a in base.answers[: len(sample)]], [a.text for a in again], sample
+            base = await ask(asker, "plainly", dev, plain)
+            sample = rerun_sample(len(dev))
+            gaps = evaluation_gaps(
+                job,
+                dev=len(dev),
+                heldout=len(heldout),
+                first=[base[i] for i in sample],
+                again=await ask(fresh, "once more", [dev[i] for i in sample], plain),
             )
             if gaps:
-                return DiagnosisHalted(reason="evaluation_gap", problems=tuple(gaps))
-            rungs, skipped = challengers(job, training, held)
-            asked: dict[RungName, Asked] = {
-                rung: await ask(rung.replace("_", " "), options) for rung, options in rungs.items()
-            }
-        target = job.behaviour.target
-        clusters = [row.cluster for row in dev]
-        diagnosis = Diagnosis(
-            base=mean_with_interval("success", base.values, clusters),
-            target=target,
-            rungs=tuple(
-                verdict.rung_result(rung, result, base, target) for rung, result in asked.items()
-            ),
-            skipped=skipped,
-        )
-        return self._conclude(step.run, job, diagnosis, len(training))
+                return DiagnosisHalted(reason="evaluation_gap", problems=gaps)
+            runnable, skipped = trials(job, training, [*dev, *heldout])
+            measured = [
+                MeasuredRung(
+                    rung=trial.rung,
+                    scored=await ask(asker, trial.rung.replace("_", " "), dev, trial.options),
+                )
+                for trial in runnable
+            ]
+        return self._conclude(step.run, decide(job, base, measured, skipped), len(training))
 
-    def _conclude(self, run: Run, job: AdaptationJob, diagnosis: Diagnosis, rows: int) -> Verdict:
-        rung = verdict.sufficient(diagnosis)
-        if rung is not None and not job.train_even_if_lighter_suffices:
-            certificate = self._certificate(run, diagnosis, rung)
-            return TrainingDeclined(diagnosis=diagnosis, rung=rung, certificate=certificate)
-        if rung is not None:
-            note = f"{rung} suffices; trained anyway: {job.train_even_if_lighter_suffices}"
-            diagnosis = diagnosis.model_copy(update={"notes": (*diagnosis.notes, note)})
-        choice = choose(job)
+    def _conclude(self, run: Run, decision: Decision, rows: int) -> Verdict:
+        job = run.job
+        assert job is not None
+        if decision.decision == "decline":
+            assert decision.rung is not None
+            certificate = self._certificate(run, decision.diagnosis, decision.rung)
+            return TrainingDeclined(
+                diagnosis=decision.diagnosis, rung=decision.rung, certificate=certificate
+            )
+        choice = choose(job, rows)
         synthetic = job.synthesis.rows if job.synthesis else 0
-        short = data_preflight(job, choice, rows + synthetic)
-        if short:
-            return DiagnosisHalted(reason="data_preflight", problems=tuple(short))
-        return TrainingAdvised(diagnosis=diagnosis, choice=choice)
+        if short := preflight(job, choice.method, rows + synthetic):
+            return DiagnosisHalted(reason="data_preflight", problems=short)
+        return TrainingAdvised(diagnosis=decision.diagnosis, choice=choice)
 
     def _certificate(self, run: Run, diagnosis: Diagnosis, rung: RungName) -> str:
         assert run.job_digest is not None

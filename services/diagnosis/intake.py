@@ -18,7 +18,8 @@ from contracts.data import parse_row
 from contracts.diagnosis import RunAccepted, RunRejected
 from contracts.job import AdaptationJob
 from contracts.subjects import RunRef
-from shared.artifacts import ArtifactStore, pin
+from services.diagnosis.checks import job_problems
+from shared.artifacts import ArtifactStore, Pinned, pin
 from shared.errors import ArtifactMissing, InvalidInput
 from shared.models import resolve_base
 from shared.problems import problems_of
@@ -48,26 +49,11 @@ class Intake:
         return RunAccepted(job=pinned, job_digest=job_digest(pinned))
 
     def _policy_problems(self, ref: RunRef, job: AdaptationJob) -> Iterator[Problem]:
-        if job.tenant != ref.tenant:
-            yield Problem(
-                where="tenant",
-                problem=f"is {job.tenant!r}, but the job was published for {ref.tenant!r}",
-                mend="publish to the subject of the job's own tenant",
-            )
+        yield from job_problems(job, tenant=ref.tenant)
         try:
             resolve_base(job.base, self._home)
-            resolve_scorer(job.behaviour)
         except InvalidInput as error:
             yield from error.problems
-        for index, source in enumerate(job.data):
-            if source.licence.startswith("proprietary:"):
-                owner = source.licence.removeprefix("proprietary:")
-                if owner != job.tenant:
-                    yield Problem(
-                        where=f"data[{index}].licence",
-                        problem=f"belongs to {owner!r}, not to tenant {job.tenant!r}",
-                        mend="use data this tenant owns or a licence it may use",
-                    )
 
     def _pin(self, job: AdaptationJob) -> tuple[AdaptationJob, list[Problem]]:
         """The job with every URI pinned, and what could not be."""
@@ -87,7 +73,7 @@ class Intake:
                 )
                 continue
             if evaluation:
-                problems.extend(self._row_problems(holder["uri"]))
+                problems.extend(self._row_problems(job, holder["uri"]))
         return AdaptationJob.model_validate(document), problems
 
     def _pinned(self, uri: str) -> str:
@@ -97,25 +83,28 @@ class Intake:
             )
         return str(pin(self._artifacts, uri))
 
-    def _row_problems(self, uri: str) -> Iterator[Problem]:
-        """Evaluation rows must parse and carry what their scorer checks."""
-        digest, name = uri.split("#", 1)
-        found = 0
-        for number, line in enumerate(self._artifacts.get(digest).splitlines(), start=1):
+    def _row_problems(self, job: AdaptationJob, uri: str) -> list[Problem]:
+        """Evaluation rows must parse and carry what the job's scorer checks."""
+        pinned = Pinned.parse(uri)
+        try:
+            score = resolve_scorer(job.behaviour)
+        except InvalidInput:
+            return []  # named already, with the behaviour
+        problems: list[Problem] = []
+        for number, line in enumerate(self._artifacts.get(pinned.digest).splitlines(), start=1):
             if not line.strip():
                 continue
+            where = f"{pinned.name}:{number}"
             try:
-                if parse_row(line).expected is None:
-                    problem = "has no `expected` value to score against"
-                else:
-                    continue
+                score(parse_row(line), "")
             except ValidationError as error:
                 problem = "; ".join(f"{p.where}: {p.problem}" for p in problems_of(error))
-            found += 1
-            if found <= NAMED_ROWS:
-                yield Problem(
-                    where=f"{name}:{number}", problem=problem, mend="see `sluice schema row`"
+                problems.append(
+                    Problem(where=where, problem=problem, mend="see `sluice schema row`")
                 )
+            except InvalidInput as error:
+                problems += [p.model_copy(update={"where": where}) for p in error.problems]
+        return problems[:NAMED_ROWS]
 
 
 def job_digest(job: AdaptationJob) -> Digest:

@@ -1,4 +1,7 @@
-"""Which method, with the reason against every other (D6), and whether the data suffices (D7)."""
+"""Which method trains, why not the others (D6), and whether its data suffices (D7).
+
+The numbers are the specification's method matrix.
+"""
 
 from __future__ import annotations
 
@@ -10,59 +13,82 @@ from contracts.job import AdaptationJob, MethodName
 
 
 @dataclass(frozen=True, slots=True)
-class Profile:
-    """What a method asks for. Ranges are the specification's, in rows (tokens for CPT)."""
+class DataRange:
+    """How much data a method wants."""
 
-    least: int
-    most: int
+    low: int
+    high: int
     unit: str
-    against: str
-    """Why it is not the default choice."""
 
 
-PROFILES: dict[MethodName, Profile] = {
-    "sft": Profile(
-        1_000, 100_000, "pairs", "full-parameter updates forget more and cannot be unloaded"
-    ),
-    "instruction": Profile(10_000, 100_000, "pairs", "the base already follows chat instructions"),
-    "lora": Profile(100, 10_000, "examples", "weight-level adaptation was not asked for"),
-    "qlora": Profile(
-        100, 10_000, "examples", "the base fits this machine's memory without quantization"
-    ),
-    "preference": Profile(1_000, 10_000, "pairs", "the job's rows carry targets, not preferences"),
-    "domain_adaptation": Profile(
-        10**8, 10**10, "tokens", "the gap is in behaviour, not in domain language"
-    ),
-    "distillation": Profile(
-        10**5, 10**6, "outputs", "the job names no teacher price and traffic to break even on"
-    ),
+RANGES: dict[MethodName, DataRange] = {
+    "sft": DataRange(10**3, 10**5, "pairs"),
+    "instruction": DataRange(10**4, 10**5, "pairs"),
+    "lora": DataRange(10**2, 10**4, "pairs"),
+    "qlora": DataRange(10**2, 10**4, "pairs"),
+    "preference": DataRange(10**3, 10**4, "preference records"),
+    "domain_adaptation": DataRange(10**8, 10**10, "tokens"),
+    "distillation": DataRange(10**5, 10**6, "teacher outputs"),
 }
+AVAILABLE: frozenset[MethodName] = frozenset({"sft", "instruction", "lora"})
+"""Methods the training service of this version carries out."""
 
 
-def choose(job: AdaptationJob) -> MethodChoice:
-    """The job's method, or LoRA: the lightest one that changes weights and can be unloaded."""
-    asked = job.method.name
-    method: MethodName = "lora" if asked == "auto" else asked
-    reason = (
-        "a stable, measurable behaviour with 10^2-10^4 examples: LoRA updates few weights, "
-        "regularizes against forgetting, and unloads"
-        if asked == "auto"
-        else "the job asks for it"
-    )
-    rejected = {name: p.against for name, p in PROFILES.items() if name != method}
-    return MethodChoice(method=method, reason=reason, rejected=rejected)
+def choose(job: AdaptationJob, rows: int) -> MethodChoice:
+    """The job's own method, or for `auto` LoRA: the least data, the least memory, unloadable.
 
-
-def data_preflight(job: AdaptationJob, choice: MethodChoice, rows: int) -> list[Problem]:
-    """D7: too little data for the method, unless the job says why that is acceptable."""
-    profile = PROFILES[choice.method]
-    if rows >= profile.least or job.method.data_range_override:
-        return []
-    return [
-        Problem(
-            where="data",
-            problem=f"{rows} rows; {choice.method} needs {profile.least} to {profile.most} "
-            f"{profile.unit}",
-            mend="add rows, ask for synthesis, or set method.data_range_override to a reason",
+    Every other method gets the reason it was not chosen.
+    """
+    chosen: MethodName = job.method.name if job.method.name != "auto" else "lora"
+    if job.method.name == "auto":
+        reason = (
+            f"{rows} pairs; LoRA learns from {RANGES['lora'].low} on, leaves the base frozen, "
+            "can be unloaded, and forgets least"
         )
-    ]
+    else:
+        reason = "the job names it"
+    rejected = {m: _why_not(m, chosen, rows) for m in RANGES if m != chosen}
+    return MethodChoice(method=chosen, reason=reason, rejected=dict(rejected))
+
+
+def _why_not(method: MethodName, chosen: MethodName, rows: int) -> str:
+    wanted = RANGES[method]
+    if wanted.unit == "preference records":
+        return "needs pairs of a better and a worse answer; the job has demonstrations"
+    if wanted.unit == "tokens":
+        return f"needs {wanted.low:.0e} raw tokens and moves the base's whole distribution"
+    if rows < wanted.low:
+        return f"wants at least {wanted.low:,} {wanted.unit}; there are {rows:,}"
+    if method == "qlora":
+        return "4-bit weights save memory that this base does not need, and cost precision"
+    if method in ("sft", "instruction"):
+        return "moves every weight: no unloading, a higher risk of forgetting"
+    if method == "distillation":
+        return "there is no teacher whose price it would save"
+    return f"{chosen} was asked for"
+
+
+def preflight(job: AdaptationJob, method: MethodName, rows: int) -> tuple[Problem, ...]:
+    """What speaks against training `method` on this data; empty if nothing does.
+
+    Too few rows are let through with `method.data_range_override`, a reason that lands on the card.
+    """
+    problems = []
+    if method not in AVAILABLE:
+        problems.append(
+            Problem(
+                where="method.name",
+                problem=f"this version cannot train {method}",
+                mend=f"Use {', '.join(sorted(AVAILABLE))}, or auto.",
+            )
+        )
+    wanted = RANGES.get(method)
+    if wanted is not None and rows < wanted.low and not job.method.data_range_override:
+        problems.append(
+            Problem(
+                where="data",
+                problem=f"{method} wants at least {wanted.low:,} {wanted.unit}; there are {rows:,}",
+                mend="Add data, choose a lighter method, or give method.data_range_override.",
+            )
+        )
+    return tuple(problems)

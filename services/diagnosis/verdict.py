@@ -1,88 +1,132 @@
-"""The verdict: from measured rungs to train, decline, or an evaluation gap. Pure."""
+"""The measured verdict: train, decline because a lighter rung suffices, or halt (evaluation gap).
+
+Nothing here asks a model; it reads what was asked.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from contracts.base import Problem
-from contracts.data import Row
-from contracts.diagnosis import Diagnosis, RungName, RungResult
-from contracts.job import Evaluation
-from shared.asking import Answer
-from shared.scoring import Score
+from contracts.diagnosis import Diagnosis, RungName, RungResult, RungSkipped
+from contracts.job import AdaptationJob
+from shared.asking import Scored
 from shared.statistics import compare_paired, mean_with_interval
 
-REPEATED = 8
-"""Dev items asked twice to see whether the baseline is stable (D5)."""
+RERUN_SHARE = 0.25
+"""Share of dev items the base answers a second time."""
+AGREEMENT = 0.90
+"""Least share of re-run items that must get the same score."""
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """One way of asking, on every dev row."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredRung:
+    """A rung's scored answers on the dev set, in the order of the base's."""
 
-    rows: Sequence[Row]
-    answers: Sequence[Answer]
-    scores: Sequence[Score]
-
-    @property
-    def values(self) -> list[float]:
-        return [score.value for score in self.scores]
-
-    @property
-    def prompt_tokens(self) -> float:
-        return sum(a.prompt_tokens for a in self.answers) / len(self.answers)
-
-    @property
-    def latency_ms(self) -> float:
-        ordered = sorted(answer.latency_ms for answer in self.answers)
-        return ordered[len(ordered) // 2]
+    rung: RungName
+    scored: Sequence[Scored]
 
 
-def too_few_items(sets: Mapping[str, int], evaluation: Evaluation) -> list[Problem]:
-    """D5: the evaluation sets that cannot carry a baseline."""
-    return [
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What diagnosis decides."""
+
+    decision: Literal["train", "decline"]
+    diagnosis: Diagnosis
+    rung: RungName | None = None
+    """The rung that suffices; `no_adaptation` where the base itself does."""
+
+
+def rerun_sample(items: int) -> range:
+    """Indices of the dev items the base answers twice, spread over the set; at least 5 of them."""
+    wanted = min(items, max(5, round(RERUN_SHARE * items)))
+    return range(0, items, max(1, items // wanted)) if wanted else range(0)
+
+
+def evaluation_gaps(
+    job: AdaptationJob,
+    *,
+    dev: int,
+    heldout: int,
+    first: Sequence[Scored] = (),
+    again: Sequence[Scored] = (),
+) -> tuple[Problem, ...]:
+    """Why there is no stable baseline (D5): too few items, or a re-run that disagrees."""
+    least = job.evaluation.minimum_items
+    problems = [
         Problem(
             where=f"evaluation.{name}",
-            problem=f"has {count} items; a stable baseline needs {evaluation.minimum_items}",
-            mend="add items, or lower evaluation.minimum_items and accept wider intervals",
+            problem=f"{count} items; a baseline needs {least}",
+            mend="Add items, or lower evaluation.minimum_items.",
         )
-        for name, count in sets.items()
-        if count < evaluation.minimum_items
+        for name, count in (("dev", dev), ("heldout", heldout))
+        if count < least
     ]
-
-
-def unstable(first: Sequence[str], second: Sequence[str], rows: Sequence[Row]) -> list[Problem]:
-    """D5: the rows whose greedy answer changed when asked again."""
-    changed = [r.id for r, a, b in zip(rows, first, second, strict=True) if a != b]
-    if not changed:
-        return []
-    return [
-        Problem(
-            where="evaluation.dev",
-            problem=f"{len(changed)} of {len(rows)} greedy answers changed when asked again: "
-            + ", ".join(changed[:5]),
-            mend="make serving deterministic (one engine version, one precision) before measuring",
+    same = sum(a.value == b.value for a, b in zip(first, again, strict=True))
+    if again and same / len(again) < AGREEMENT:
+        problems.append(
+            Problem(
+                where="evaluation.dev",
+                problem=f"a re-run of the base agrees on {same} of {len(again)} items",
+                mend="Make the scorer and the endpoint deterministic; greedy answers must repeat.",
+            )
         )
-    ]
+    return tuple(problems)
 
 
-def rung_result(rung: RungName, asked: Asked, base: Asked, target: float) -> RungResult:
-    """What `rung` adds to the base."""
-    clusters = [row.cluster for row in asked.rows]
-    success = mean_with_interval("success", asked.values, clusters)
+def decide(
+    job: AdaptationJob,
+    base: Sequence[Scored],
+    rungs: Sequence[MeasuredRung],
+    skipped: Sequence[RungSkipped] = (),
+) -> Verdict:
+    """The lightest way that reaches the target wins; only when none does is training advised.
+
+    The base counts as a way (`no_adaptation`). A job may ask to train regardless, with a reason.
+    """
+    target = job.behaviour.target
+    success = mean_with_interval("base_success", _values(base), _clusters(base))
+    results = tuple(rung_result(measured, base, target) for measured in rungs)
+    reaching = [result.rung for result in results if result.reaches_target]
+    suffices: RungName | None = "no_adaptation" if success.value >= target else None
+    suffices = suffices or next(iter(reaching), None)
+    notes = [f"{len(results)} lighter rungs measured on {len(base)} dev items"]
+    if suffices and job.train_even_if_lighter_suffices:
+        notes.append(
+            f"{suffices} reaches the target; training goes ahead because: "
+            f"{job.train_even_if_lighter_suffices}"
+        )
+    diagnosis = Diagnosis(
+        base=success, target=target, rungs=results, skipped=tuple(skipped), notes=tuple(notes)
+    )
+    if suffices and not job.train_even_if_lighter_suffices:
+        return Verdict(decision="decline", diagnosis=diagnosis, rung=suffices)
+    return Verdict(decision="train", diagnosis=diagnosis)
+
+
+def rung_result(measured: MeasuredRung, base: Sequence[Scored], target: float) -> RungResult:
+    """A rung's success, its gain over the base on the same items, and what it costs per request."""
+    scored = measured.scored
+    success = mean_with_interval(measured.rung, _values(scored), _clusters(scored))
+    added = statistics.fmean(
+        s.answer.prompt_tokens - b.answer.prompt_tokens for s, b in zip(scored, base, strict=True)
+    )
     return RungResult(
-        rung=rung,
+        rung=measured.rung,
         success=success,
-        against_base=compare_paired("success", base.values, asked.values, clusters),
-        added_prompt_tokens=asked.prompt_tokens - base.prompt_tokens,
-        latency_ms=asked.latency_ms,
+        against_base=compare_paired("success", _values(base), _values(scored), _clusters(base)),
+        added_prompt_tokens=added,
+        latency_ms=statistics.median(s.answer.latency_ms for s in scored),
         reaches_target=success.value >= target,
     )
 
 
-def sufficient(diagnosis: Diagnosis) -> RungName | None:
-    """The lightest rung that reaches the target; `no_adaptation` if the base itself does."""
-    if diagnosis.base.value >= diagnosis.target:
-        return "no_adaptation"
-    return next((r.rung for r in diagnosis.rungs if r.reaches_target), None)
+def _values(scored: Sequence[Scored]) -> list[float]:
+    return [s.value for s in scored]
+
+
+def _clusters(scored: Sequence[Scored]) -> list[str]:
+    return [s.cluster for s in scored]

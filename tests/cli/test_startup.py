@@ -13,8 +13,7 @@ HEAVY = ("torch", "transformers", "faststream", "nats", "pydantic", "httpx", "fa
 
 def test_importing_the_command_line_imports_nothing_heavy() -> None:
     code = (
-        "import sys, services.cli.main; "
-        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+        f"import sys, services.cli.main; print([name for name in {HEAVY!r} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -34,8 +33,7 @@ def test_help_takes_less_than_half_a_second_of_processor_time() -> None:
 @pytest.mark.req("P8")
 @pytest.mark.parametrize(
     "command",
-    "up submit watch runs show cancel retry approve card verify alerts dead schema doctor "
-    "provision".split(),
+    ["up", "submit", "watch", "runs", "show", "cancel", "retry", "approve", "card", "verify", "alerts", "dead", "schema", "doctor", "provision"],
 )
 def test_every_command_explains_itself(command: str) -> None:
     from typer.testing import CliRunner

@@ -15,9 +15,6 @@ def load() -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    import sys
-
-    sys.modules["basics_items"] = module
     spec.loader.exec_module(module)
     return module
 
