@@ -76,9 +76,7 @@ def test_a_date_stays_text(job_folder) -> None:
         ),
     ],
 )
-def test_a_problem_names_its_line_and_mend(
-    job_folder, before, after, where, problem, mend
-) -> None:
+def test_a_problem_names_its_line_and_mend(job_folder, before, after, where, problem, mend) -> None:
     assert (where, problem, mend) in problems_of(edit(job_folder, before, after))
 
 

@@ -13,8 +13,7 @@ HEAVY = ("torch", "transformers", "faststream", "nats", "pydantic", "httpx", "fa
 
 def test_importing_the_command_line_imports_nothing_heavy() -> None:
     code = (
-        "import sys, services.cli.main; "
-        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+        f"import sys, services.cli.main; print([name for name in {HEAVY!r} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -63,7 +63,9 @@ def test_a_gate_is_told_with_its_interval_and_n() -> None:
 
 
 def test_latency_is_not_told_as_a_share() -> None:
-    assert "latency_ms 790 → 812: +22 [-14, +58] n=50" in tell(sample("rollout.stage_judged")).details
+    assert (
+        "latency_ms 790 → 812: +22 [-14, +58] n=50" in tell(sample("rollout.stage_judged")).details
+    )
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,9 @@ def changed(**edits: object) -> dict:
             id="null no longer allowed",
         ),
         pytest.param(
-            changed(properties__n={"anyOf": [{"type": "integer", "maximum": 10}, {"type": "null"}]}),
+            changed(
+                properties__n={"anyOf": [{"type": "integer", "maximum": 10}, {"type": "null"}]}
+            ),
             "$.n: alternative null added, unknown to old readers",
             id="may now be null",
         ),

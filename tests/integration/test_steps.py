@@ -58,10 +58,7 @@ async def until(jetstream, ref, predicate, timeout_s: float = 20.0):
 
 async def dead_letters(jetstream) -> list:
     info = await jetstream.stream_info("DEAD")
-    return [
-        await jetstream.get_msg("DEAD", seq=n)
-        for n in range(1, info.state.last_seq + 1)
-    ]
+    return [await jetstream.get_msg("DEAD", seq=n) for n in range(1, info.state.last_seq + 1)]
 
 
 @pytest.mark.req("P3")
