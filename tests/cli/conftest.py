@@ -13,7 +13,10 @@ from pathlib import Path
 import nats
 import pytest
 
+from typer.testing import CliRunner
+
 from contracts.export import SCHEMAS
+from services.cli.main import app
 from shared.messaging.provision import provision
 from shared.settings import Settings
 
@@ -76,14 +79,17 @@ def start(environment: dict[str, str]) -> Callable:
 
 
 @pytest.fixture
-def sluice(start: Callable) -> Callable:
-    """Run `sluice …` to its end."""
+def sluice(environment: dict[str, str]) -> Callable:
+    """Run `sluice …` to its end, in a thread of this process: a process costs seconds."""
+    sluice_settings = {k: v for k, v in environment.items() if k.startswith("SLUICE_")}
 
-    async def run(*arguments: object, cwd: Path = ROOT) -> Done:
-        process = await start(*arguments, cwd=cwd)
-        async with asyncio.timeout(60):
-            out, err = await process.communicate()
-        return Done(process.returncode or 0, out.decode(), err.decode())
+    async def run(*arguments: object) -> Done:
+        done = await asyncio.to_thread(
+            CliRunner().invoke, app, [str(part) for part in arguments], env=sluice_settings
+        )
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return Done(done.exit_code, done.stdout, done.stderr)
 
     return run
 

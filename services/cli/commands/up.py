@@ -77,8 +77,8 @@ async def _up(plan: Plan, ready_file: Path | None, *, json: bool) -> None:
         loop.add_signal_handler(sign, this.cancel)
     with suppress(asyncio.CancelledError):
         async with running_platform(plan, note) as platform:
-            _say_ready(platform, json=json)
             with _marked(ready_file):
+                _say_ready(platform, json=json)
                 await asyncio.Event().wait()
     note("stopped")
 
