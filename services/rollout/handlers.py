@@ -21,7 +21,7 @@ from contracts.subjects import RunRef
 from contracts.topology import consumer
 from services.rollout import ladder
 from services.rollout.adapters.traffic import Traffic
-from services.rollout.judge import Limits, Verdict, alarm, conclude, judge, prolonged
+from services.rollout.judge import Limits, Verdict, alarm, conclude, judge, looks
 from services.rollout.stage import Window
 from shared.errors import TransientError
 from shared.messaging.steps import Step, Steps
@@ -177,7 +177,7 @@ def _held(run: Run, step: Step) -> bool:
 
 async def _report(step: Step, stage: StageStarted, window: Window, want: int) -> None:
     have = window.outcomes
-    total = want if have < want else prolonged(want)
+    total = next((n for n in looks(want) if n > have), have)
     arm = window.candidate
     await step.progress(
         "rollout",

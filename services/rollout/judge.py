@@ -21,7 +21,6 @@ from shared.statistics import (
     compare_paired,
     compare_two_samples,
     difference_sequence,
-    evidence_above,
     evidence_below,
     percentile_ratio,
     proportion,
@@ -89,9 +88,9 @@ def judge(window: Window, limits: Limits, *, wanted: int) -> Verdict | None:
     """The verdict, or None while the stage goes on. `wanted` outcomes complete the sample."""
     if found := alarm(window, limits):
         return found
-    if window.outcomes < wanted:
+    if window.outcomes not in looks(wanted):
         return None
-    if window.outcomes < prolonged(wanted) and doubt(window, limits):
+    if window.outcomes < looks(wanted)[-1] and doubt(window, limits):
         return None
     return conclude(window, limits)
 
@@ -113,9 +112,17 @@ def conclude(window: Window, limits: Limits) -> Verdict:
     return _verdict("passed", "No evidence of harm.", window, limits)
 
 
-def prolonged(wanted: int) -> int:
-    """The outcomes at which a stage in doubt gives up. Small stages get room to recover."""
-    return max(PROLONGED * wanted, wanted + 60)
+def looks(wanted: int) -> tuple[int, ...]:
+    """The sample sizes at which a stage may pass; at the last a stage in doubt gives up.
+
+    Each look doubles the sample: a candidate that may pass whenever its estimate happens to touch
+    the limit would pass too easily. Small stages get room to recover.
+    """
+    last = max(PROLONGED * wanted, wanted + 60)
+    sizes = [wanted]
+    while 2 * sizes[-1] < last:
+        sizes.append(2 * sizes[-1])
+    return (*sizes, last)
 
 
 def harm(window: Window, limits: Limits) -> list[str]:
@@ -133,7 +140,7 @@ def harm(window: Window, limits: Limits) -> list[str]:
             f"schema kept in {_share(arm.valid, arm.with_schema)}, below "
             f"{limits.minimum_validity:.0%}"
         )
-    if evidence_above(SLOW_SHARE, window.slow, window.timed) >= odds:
+    if _rate_below(1 - SLOW_SHARE, window.timed - window.slow, window.timed, odds):
         found.append(
             f"{_share(window.slow, window.timed)} took more than {limits.maximum_latency_ratio:g} "
             "times the stable arm's p95"
@@ -194,7 +201,9 @@ def reach(window: Window, limits: Limits) -> str:
     text = f"{outcomes}: a success of {shown / n:.0%} or less would show"
     detectable = next((c.detectable for c in comparisons(window, limits)), None)
     if detectable is not None and detectable < 1:
-        text += f", and a change of {100 * detectable:.0f} points against the stable arm"
+        text += (
+            f", and a change of {100 * detectable:.0f} points against the stable arm (80 % power)"
+        )
     return text
 
 
@@ -298,10 +307,10 @@ def _decayed(window: Window, limits: Limits) -> bool:
 
 def _rate_below(threshold: float, successes: int, n: int, odds: float) -> bool:
     """Evidence that a rate is below `threshold`. A limit of 1 is broken by one failure."""
-    if n == 0 or threshold <= 0:
-        return False
     if threshold >= 1:
         return successes < n
+    if successes >= threshold * n:  # every likelihood ratio is at most 1
+        return False
     return evidence_below(threshold, successes, n) >= odds
 
 

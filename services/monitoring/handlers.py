@@ -1,0 +1,118 @@
+"""Monitoring's one step: an outcome may lead to alerts.
+
+The service keeps its windows in memory. At start it rebuilds them from the outcomes it has already
+acknowledged, and the open incidents from the alerts it has already published; both streams outlive
+it. One process monitors: a second would see only a part of the outcomes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import nats.errors
+from faststream.nats import NatsMessage
+from nats.aio.msg import Msg
+from nats.js.errors import Error as JetStreamError
+from pydantic import ValidationError
+
+from contracts import subjects
+from contracts.alerts import Alert
+from contracts.envelope import MSG_ID
+from contracts.subjects import PREFIX
+from contracts.telemetry import Outcome
+from contracts.topology import consumer
+from services.monitoring.alerts import Monitor, Notice
+from services.monitoring.rules import load_rules
+from shared.errors import PermanentError, TransientError
+from shared.messaging.broker import Bus
+from shared.messaging.tail import history, sequence_of
+
+log = logging.getLogger("sluice.monitoring")
+
+TELEMETRY, ALERTS = "TELEMETRY", "ALERTS"
+REPLAYED = 20_000
+"""Acknowledged outcomes, of all deployments, that a start reads again."""
+
+
+class Malformed(PermanentError):
+    """A message of TELEMETRY that is no outcome."""
+
+
+class Monitoring:
+    """The monitor on the bus: restores it, feeds it, publishes what it notices."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._consumer = consumer(bus.service, "outcomes")
+        self.monitor = Monitor(load_rules())
+        self._seen = 0
+        """Sequence of the newest outcome the monitor has counted."""
+        self._unsent: deque[Notice] = deque()
+
+    @asynccontextmanager
+    async def restored(self) -> AsyncIterator[None]:
+        """Before the first outcome: windows and incidents as the last process left them."""
+        js = self._bus.jetstream
+        info = await js.consumer_info(TELEMETRY, self._consumer.durable)
+        seen = int(info.ack_floor.stream_seq) if info.ack_floor else 0
+        past = await history(js, TELEMETRY, self._consumer.filters[0], since=seen - REPLAYED + 1)
+        alerts = await history(js, ALERTS, f"{PREFIX}.alert.>")
+        self.monitor.restore(_outcomes(m for m in past if sequence_of(m) <= seen), _alerts(alerts))
+        self._seen = seen
+        log.info("restored: %d outcomes, %d incidents open", len(past), len(self.monitor.firing))
+        yield
+
+    async def receive(self, message: NatsMessage) -> None:
+        """Count an outcome once, and publish what it leads to before acknowledging it."""
+        raw: Msg = message.raw_message
+        sequence = sequence_of(raw)
+        if sequence > self._seen:
+            try:
+                outcome = Outcome.model_validate_json(raw.data)
+            except ValidationError as error:
+                raise Malformed(
+                    f"{raw.subject}: {error}", mend="publish contracts.telemetry.Outcome"
+                ) from error
+            self._unsent.extend(self.monitor.observe(outcome))
+            self._seen = sequence
+        while self._unsent:
+            await self._publish(self._unsent[0])
+            self._unsent.popleft()
+
+    async def _publish(self, notice: Notice) -> None:
+        alert = notice.alert
+        try:
+            await self._bus.jetstream.publish(
+                subjects.alert(alert.tenant, alert.deployment, alert.metric),
+                alert.model_dump_json().encode(),
+                stream=ALERTS,
+                timeout=5.0,
+                headers={MSG_ID: notice.message_id, "content-type": "application/json"},
+            )
+        except (nats.errors.Error, JetStreamError, TimeoutError) as error:
+            raise TransientError(f"ALERTS does not answer: {error!r}") from error
+        log.warning("%s %s: %s %.3f", alert.metric, alert.state, alert.deployment, alert.value)
+
+
+def register(monitoring: Monitoring, bus: Bus) -> None:
+    """Subscribe to every outcome."""
+    bus.subscriber(consumer(bus.service, "outcomes"))(monitoring.receive)
+
+
+def _outcomes(messages: Iterator[Msg]) -> Iterator[Outcome]:
+    for message in messages:
+        try:
+            yield Outcome.model_validate_json(message.data)
+        except ValidationError:
+            continue  # buried when it was first seen
+
+
+def _alerts(messages: list[Msg]) -> Iterator[Alert]:
+    for message in messages:
+        try:
+            yield Alert.model_validate_json(message.data)
+        except ValidationError as error:
+            log.warning("%s: not an alert: %s", message.subject, error)

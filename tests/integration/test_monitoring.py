@@ -1,0 +1,105 @@
+"""Monitoring on a real nats-server: fires once, resolves once, survives restarts."""
+
+from __future__ import annotations
+
+import asyncio
+
+import nats
+import pytest
+
+from contracts import subjects
+from contracts.alerts import Alert
+from contracts.telemetry import Outcome
+from services.monitoring.app import create_app
+from shared.messaging.provision import provision
+from shared.messaging.tail import history
+
+
+@pytest.fixture
+async def jetstream(nats_server):
+    connection = await nats.connect(nats_server.url)
+    js = connection.jetstream()
+    await provision(js)
+    yield js
+    await connection.close()
+
+
+def outcomes(*verdicts: bool, first: int) -> list[Outcome]:
+    return [
+        Outcome(
+            request_id=f"r{first + i}",
+            tenant="acme",
+            deployment="assistant",
+            arm="stable",
+            model="base",
+            at=float(first + i),
+            latency_ms=90.0,
+            task_success=verdict,
+            schema_valid=True,
+        )
+        for i, verdict in enumerate(verdicts)
+    ]
+
+
+async def publish(jetstream, some: list[Outcome]) -> None:
+    for outcome in some:
+        await jetstream.publish(
+            subjects.telemetry("acme", "assistant"),
+            outcome.model_dump_json().encode(),
+            stream="TELEMETRY",
+        )
+
+
+async def consumed(jetstream, timeout_s: float = 30.0) -> None:
+    """Until every outcome has been acknowledged."""
+    async with asyncio.timeout(timeout_s):
+        while True:
+            info = await jetstream.consumer_info("TELEMETRY", "monitoring-outcomes")
+            if info.num_pending == 0 and info.num_ack_pending == 0:
+                return
+            await asyncio.sleep(0.05)
+
+
+async def alerts(jetstream) -> list[Alert]:
+    found = await history(jetstream, "ALERTS", "sluice.v1.alert.acme.assistant.task_success")
+    return [Alert.model_validate_json(m.data) for m in found]
+
+
+@pytest.mark.req("M1")
+@pytest.mark.req("M16")
+async def test_an_incident_survives_restarts_and_is_told_once(jetstream, settings) -> None:
+    parts = [
+        outcomes(*([True] * 80), first=0),
+        outcomes(*([True] * 20), *([False] * 12), first=80),
+        outcomes(*([False] * 5), first=112),
+        outcomes(*([True] * 120), first=117),
+    ]
+    counts = []
+    for part in parts:
+        async with create_app(settings).running():
+            await publish(jetstream, part)
+            await publish(jetstream, part[-3:])  # delivered again
+            await consumed(jetstream)
+        counts.append([a.state for a in await alerts(jetstream)])
+    assert counts == [[], ["firing"], ["firing"], ["firing", "resolved"]]
+    fired, resolved = await alerts(jetstream)
+    assert fired.id == resolved.id
+    assert (fired.value, fired.evidence[0]) == (0.89, "r110")
+
+
+@pytest.mark.req("M16")
+async def test_malformed_telemetry_is_buried_and_the_rest_is_watched(jetstream, settings) -> None:
+    async with create_app(settings).running():
+        await jetstream.publish("sluice.v1.telemetry.acme.assistant", b"{", stream="TELEMETRY")
+        await publish(jetstream, outcomes(*([False] * 100), first=0))
+        await consumed(jetstream)
+    assert [a.state for a in await alerts(jetstream)] == ["firing"]
+    assert (await jetstream.stream_info("DEAD")).state.messages == 1
+
+
+async def test_the_reported_status_counts_open_incidents(jetstream, settings) -> None:
+    app = create_app(settings)
+    async with app.running():
+        await publish(jetstream, outcomes(*([False] * 100), first=0))
+        await consumed(jetstream)
+        assert app.status() == {"firing": 1}
