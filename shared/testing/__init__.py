@@ -1,0 +1,1 @@
+"""What tests of several services need. Never imported by a service."""

@@ -1,0 +1,259 @@
+"""LoRA adapters in PEFT's folder format, checked before use and kept by content digest.
+
+Only safetensors is read. An adapter that this engine would apply differently from PEFT is refused,
+never approximated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from torch import Tensor
+
+from contracts.base import Digest
+from kernels.lora import Block, LowRank
+from services.serving.engine.checkpoint import LlamaShape
+from services.serving.engine.model import FUSED
+from services.serving.engine.port import AdapterInfo, AdapterNotLoaded, AdapterRefused
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_KEY = re.compile(
+    r"base_model\.model\.model\.layers\.(\d+)\.(?:self_attn|mlp)\.(\w+)\.lora_(A|B)\.weight"
+)
+_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "bias": ("none",),
+    "use_dora": (False,),
+    "lora_bias": (False,),
+    "fan_in_fan_out": (False,),
+    "modules_to_save": (None, []),
+    "rank_pattern": (None, {}),
+    "alpha_pattern": (None, {}),
+    "trainable_token_indices": (None, [], {}),
+    "use_qalora": (False,),
+}
+"""Options of PEFT that change the arithmetic, with the values that do not."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedAdapter:
+    """An adapter ready for the kernel."""
+
+    info: AdapterInfo
+    layers: tuple[dict[str, LowRank], ...]
+    """Layer → fused linear → weights."""
+
+
+def content_digest(folder: Path) -> Digest:
+    """sha256 over the digests of the configuration and the weights."""
+    digests = [
+        hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (CONFIG, WEIGHTS)
+    ]
+    return "sha256:" + hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def read_adapter(
+    folder: Path, shape: LlamaShape, *, base: Digest, max_rank: int, dtype: torch.dtype
+) -> LoadedAdapter:
+    """Read and check an adapter folder.
+
+    Raises:
+        AdapterRefused: a pickle, a missing file, an option or weight this engine does not apply, a
+            wrong shape, another base, or a rank above `max_rank`.
+
+    """
+    _refuse_pickles(folder)
+    config = _config(folder, base)
+    tensors = _tensors(folder)
+    pairs = _pairs(tensors, shape, max_rank, config)
+    alpha, layers = float(config["lora_alpha"]), []
+    for layer in range(shape.layers):
+        fused = {
+            name: low_rank
+            for name in FUSED
+            if (low_rank := _fuse(name, layer, pairs, shape, alpha, config, dtype)) is not None
+        }
+        layers.append(fused)
+    return LoadedAdapter(
+        AdapterInfo(
+            digest=content_digest(folder),
+            rank=int(config["r"]),
+            bytes=sum(t.numel() for t in tensors.values()) * dtype.itemsize,
+            target_modules=tuple(sorted({module for _, module in pairs})),
+        ),
+        tuple(layers),
+    )
+
+
+def _refuse_pickles(folder: Path) -> None:
+    if not folder.is_dir():
+        raise AdapterRefused(f"{folder} is no folder", mend="give the folder PEFT saved")
+    pickles = sorted(p.name for p in folder.iterdir() if p.suffix in _PICKLES)
+    if pickles:
+        raise AdapterRefused(
+            f"pickled weights are never loaded: {', '.join(pickles)}",
+            mend="save the adapter as safetensors (PEFT's default) and remove the pickles",
+        )
+
+
+def _config(folder: Path, base: Digest) -> dict[str, Any]:
+    try:
+        config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
+        rank, alpha = config["r"], config["lora_alpha"]
+        if not (isinstance(rank, int) and rank > 0 and isinstance(alpha, int | float)):
+            raise ValueError("r and lora_alpha must be positive numbers")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AdapterRefused(
+            f"{CONFIG} cannot be used: {error}", mend="save the adapter with PEFT"
+        ) from error
+    if config.get("peft_type") != "LORA":
+        raise AdapterRefused(
+            f"peft_type {config.get('peft_type')!r} is not LORA", mend="train a LoRA adapter"
+        )
+    for option, neutral in _NEUTRAL.items():
+        if option in config and config[option] not in neutral:
+            raise AdapterRefused(
+                f"{CONFIG}: {option}={config[option]!r} is not applied by this engine",
+                mend=f"train with {option}={neutral[0]!r}",
+            )
+    recipe = folder / "recipe.json"
+    if recipe.exists():
+        trained_on = json.loads(recipe.read_text()).get("base")
+        if trained_on not in (None, base):
+            raise AdapterRefused(
+                f"trained on base {trained_on}, served base is {base}",
+                mend="serve the base it was trained on, or retrain on this one",
+            )
+    return config
+
+
+def _tensors(folder: Path) -> dict[str, Tensor]:
+    try:
+        return load_safetensors((folder / WEIGHTS).read_bytes())
+    except (OSError, SafetensorError) as error:
+        raise AdapterRefused(
+            f"{WEIGHTS} cannot be read: {error}", mend="save the adapter as safetensors"
+        ) from error
+
+
+Pairs = dict[tuple[int, str], tuple[Tensor, Tensor]]
+
+
+def _dimensions(module: str, s: LlamaShape) -> tuple[int, int]:
+    heads, kv = s.heads * s.head_dim, s.kv_heads * s.head_dim
+    return {
+        "q_proj": (heads, s.hidden),
+        "k_proj": (kv, s.hidden),
+        "v_proj": (kv, s.hidden),
+        "o_proj": (s.hidden, heads),
+        "gate_proj": (s.intermediate, s.hidden),
+        "up_proj": (s.intermediate, s.hidden),
+        "down_proj": (s.hidden, s.intermediate),
+    }[module]
+
+
+def _pairs(
+    tensors: dict[str, Tensor], shape: LlamaShape, max_rank: int, config: dict[str, Any]
+) -> Pairs:
+    known = {module for modules in FUSED.values() for module in modules}
+    found: dict[tuple[int, str], dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        match = _KEY.fullmatch(key)
+        if not match or match[2] not in known or int(match[1]) >= shape.layers:
+            raise AdapterRefused(
+                f"unknown weight {key!r}", mend="target only the base's linear layers with LoRA"
+            )
+        if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
+            raise AdapterRefused(f"{key} holds values that are not finite", mend="retrain")
+        found.setdefault((int(match[1]), match[2]), {})[match[3]] = tensor
+    rank = config["r"]
+    if rank > max_rank:
+        raise AdapterRefused(
+            f"rank {rank} is above max_lora_rank {max_rank}",
+            mend=f"train with r <= {max_rank}, or raise SLUICE_SERVING_MAX_LORA_RANK",
+        )
+    pairs: Pairs = {}
+    for (layer, module), halves in found.items():
+        d, k = _dimensions(module, shape)
+        shapes = {half: tuple(t.shape) for half, t in halves.items()}
+        if shapes != {"A": (rank, k), "B": (d, rank)}:
+            raise AdapterRefused(
+                f"layer {layer} {module}: shapes {shapes}, the base needs "
+                f"A {(rank, k)} and B {(d, rank)}",
+                mend="the adapter was made for another base or its files do not belong together",
+            )
+        pairs[layer, module] = (halves["A"], halves["B"])
+    if not pairs:
+        raise AdapterRefused("the adapter holds no weights", mend="retrain")
+    return pairs
+
+
+def _fuse(
+    name: str,
+    layer: int,
+    pairs: Pairs,
+    shape: LlamaShape,
+    alpha: float,
+    config: dict[str, Any],
+    dtype: torch.dtype,
+) -> LowRank | None:
+    column, row = 0, 0
+    stacked: list[Tensor] = []
+    blocks: list[Block] = []
+    for module in FUSED[name]:
+        if (layer, module) in pairs:
+            a, b = pairs[layer, module]
+            stacked.append(a.to(dtype))
+            blocks.append(Block(column, row, b.to(dtype).contiguous()))
+            row += a.shape[0]
+        column += _dimensions(module, shape)[0]
+    if not blocks:
+        return None
+    rank = math.sqrt(config["r"]) if config.get("use_rslora") else config["r"]
+    return LowRank(torch.cat(stacked).contiguous(), tuple(blocks), alpha, rank)
+
+
+class AdapterShelf:
+    """Loaded adapters, least recently used dropped first. Safe from any thread.
+
+    Whoever runs a request holds its `LoadedAdapter`, so dropping one here never touches it.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._loaded: OrderedDict[Digest, LoadedAdapter] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def put(self, adapter: LoadedAdapter) -> None:
+        with self._lock:
+            self._loaded[adapter.info.digest] = adapter
+            self._loaded.move_to_end(adapter.info.digest)
+            while len(self._loaded) > self._capacity:
+                self._loaded.popitem(last=False)
+
+    def get(self, digest: Digest) -> LoadedAdapter:
+        """Raises AdapterNotLoaded."""
+        with self._lock:
+            if digest not in self._loaded:
+                raise AdapterNotLoaded(f"adapter {digest} is not loaded", mend="load it first")
+            self._loaded.move_to_end(digest)
+            return self._loaded[digest]
+
+    def drop(self, digest: Digest) -> None:
+        with self._lock:
+            self._loaded.pop(digest, None)
+
+    def list(self) -> tuple[AdapterInfo, ...]:
+        with self._lock:
+            return tuple(adapter.info for adapter in self._loaded.values())

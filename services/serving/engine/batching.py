@@ -1,0 +1,113 @@
+"""Which sequences run, and what one step computes: continuous batching with chunked prompts."""
+
+from __future__ import annotations
+
+import bisect
+import threading
+from collections.abc import Sequence as Many
+
+import torch
+
+from kernels.lora import SegmentPlan
+from services.serving.engine.model import Batch, Chunk
+from services.serving.engine.port import Overloaded
+from services.serving.engine.prefix_cache import PrefixCache
+from services.serving.engine.sequence import Sequence
+
+
+class WaitingLine:
+    """Submitted requests by priority, then arrival; bounded. Safe from any thread."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._waiting: list[Sequence] = []
+        self.changed = threading.Condition()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def put(self, sequence: Sequence) -> None:
+        """Raises Overloaded when the line is full."""
+        with self.changed:
+            if len(self._waiting) >= self._capacity:
+                raise Overloaded(
+                    f"{len(self._waiting)} requests are waiting already", retry_after_s=2.0
+                )
+            bisect.insort(self._waiting, sequence, key=lambda s: s.request.priority)
+            self.changed.notify()
+
+    def take(self, sequence: Sequence) -> None:
+        with self.changed:
+            self._waiting.remove(sequence)
+
+    def snapshot(self) -> list[Sequence]:
+        with self.changed:
+            return list(self._waiting)
+
+
+def admissible(
+    waiting: Many[Sequence], running: Many[Sequence], free: int, cache: PrefixCache
+) -> list[Sequence]:
+    """Who enters now. A request whose next uncached block another is computing waits for it."""
+    being_computed = {key for s in running if s.prefilling for key in s.keys[s.computed // 32 :]}
+    chosen: list[Sequence] = []
+    for sequence in waiting:
+        if len(chosen) == free:
+            break
+        if any(s.request.priority < sequence.request.priority for s in running):
+            break
+        missing = sequence.keys[cache.covered(sequence.keys) :]
+        if missing and missing[0] in being_computed:
+            continue
+        being_computed.update(missing)
+        chosen.append(sequence)
+    return chosen
+
+
+def step_of(running: Many[Sequence], budget: int) -> tuple[Batch, list[tuple[Sequence, int, int]]]:
+    """The next step over `running`: every decoding row, and prompt chunks up to `budget` tokens.
+
+    Returns the batch and, per sequence in it, (sequence, first row, number of rows).
+    """
+    decoding = sum(not s.prefilling for s in running)
+    budget = max(budget - decoding, 1)
+    parts: list[tuple[Sequence, int]] = []
+    for s in running:
+        if not s.prefilling:
+            parts.append((s, 1))
+        elif budget > 0:
+            length = min(len(s.request.prompt) - s.computed, budget)
+            budget -= length
+            parts.append((s, length))
+    parts.sort(key=lambda part: part[0].group)
+    tokens: list[int] = []
+    positions: list[int] = []
+    slots: list[int] = []
+    decode_rows: list[int] = []
+    chunks: list[Chunk] = []
+    groups: list[str] = []
+    rows: list[tuple[Sequence, int, int]] = []
+    for s, length in parts:
+        row = len(tokens)
+        if s.prefilling:
+            tokens.extend(s.request.prompt[s.computed : s.computed + length])
+            chunks.append(Chunk(row, length, s.slot, s.computed))
+        else:
+            tokens.append(s.generated[-1])
+            decode_rows.append(row)
+        positions.extend(range(s.computed, s.computed + length))
+        slots.extend([s.slot] * length)
+        groups.extend([s.group] * length)
+        rows.append((s, row, length))
+    plan = SegmentPlan.of(groups)
+    layers = {s.group: s.adapter.layers if s.adapter else None for s, _ in parts}
+    batch = Batch(
+        torch.tensor(tokens),
+        torch.tensor(positions),
+        torch.tensor(slots),
+        torch.tensor(decode_rows, dtype=torch.long),
+        tuple(chunks),
+        plan,
+        tuple(layers[str(segment.adapter)] for segment in plan.segments),
+    )
+    return batch, rows

@@ -1,0 +1,90 @@
+"""One request inside the engine, from submission to its last event."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from services.serving.engine.adapters import LoadedAdapter
+from services.serving.engine.constraint import Constraint
+from services.serving.engine.port import (
+    Finished,
+    GenerationEvent,
+    GenerationRequest,
+    TokenLogprob,
+)
+from services.serving.engine.text import TextStream
+
+
+class EventStream:
+    """The caller's side of a request: an async iterator fed from the engine's thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[GenerationEvent | Exception] = asyncio.Queue()
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        """Ask the engine to stop; it answers with `Finished("cancelled")`."""
+        self.cancelled = True
+
+    async def __aiter__(self) -> AsyncIterator[GenerationEvent]:
+        while True:
+            event = await self._queue.get()
+            if isinstance(event, Exception):
+                raise event
+            yield event
+            if isinstance(event, Finished):
+                return
+
+    def push(self, event: GenerationEvent | Exception) -> None:
+        """From the engine's thread. A caller whose event loop is gone misses nothing."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._queue.put_nowait, event)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Sequence:
+    """The engine's side of a request. Changed by the engine's thread alone."""
+
+    request: GenerationRequest
+    stream: EventStream
+    adapter: LoadedAdapter | None
+    constraint: Constraint | None
+    draws: torch.Generator | None
+    text: TextStream
+    limit: int
+    """Tokens it may generate, its own wish and the context considered."""
+    keys: list[bytes]
+    """Prefix-cache keys of the prompt's whole blocks that may be reused."""
+    submitted: float = field(default_factory=time.monotonic)
+    slot: int = -1
+    computed: int = 0
+    """Leading tokens whose keys and values are in the slot."""
+    cached: int = 0
+    generated: list[int] = field(default_factory=list)
+    prompt_logprobs: list[TokenLogprob | None] = field(default_factory=lambda: [None])
+
+    @property
+    def prefilling(self) -> bool:
+        return self.computed < len(self.request.prompt)
+
+    @property
+    def group(self) -> str:
+        """What rows are sorted by."""
+        return self.adapter.info.digest if self.adapter else ""
+
+    @property
+    def expired(self) -> bool:
+        limit = self.request.deadline_s
+        return limit is not None and time.monotonic() - self.submitted > limit
+
+    def finish(self, reason: Any, *, text: str = "") -> None:
+        self.stream.push(
+            Finished(reason, text, len(self.request.prompt), len(self.generated), self.cached)
+        )

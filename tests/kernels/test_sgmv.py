@@ -1,0 +1,99 @@
+import pytest
+import torch
+
+from kernels.lora import Block, LowRank, Segment, SegmentPlan, implementation, scale, sgmv_
+
+TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 6e-2}
+
+
+def popularity(name: str, rows: int) -> list[int | None]:
+    match name:
+        case "distinct":
+            return list(range(rows))
+        case "identical":
+            return [0] * rows
+        case "uniform":
+            return sorted(i % 4 for i in range(rows))
+        case "zipf":
+            return sorted(min(i.bit_length(), 5) for i in range(rows))
+        case _:
+            return [None] * (rows // 2) + [1] * (rows - rows // 2)
+
+
+def naive(y, x, rows, weights):
+    out = y.double().clone()
+    for i, adapter in enumerate(rows):
+        w = weights.get(adapter)
+        if w is not None:
+            delta = (w.alpha / w.rank) * (x[i].double() @ w.a.T.double())
+            out[i] += delta @ w.blocks[0].b.T.double()
+    return out
+
+
+@pytest.mark.req("V3")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("kind", ["distinct", "identical", "uniform", "zipf", "half without"])
+@pytest.mark.parametrize("rows", [1, 2, 7, 33])
+def test_every_segment_gets_its_own_adapter_at_its_own_rank(rows, kind, dtype):
+    g = torch.Generator().manual_seed(rows)
+    k, d = 24, 40
+    row_adapters = popularity(kind, rows)
+    weights = {
+        key: LowRank.single(
+            (torch.randn(1 + key % 17, k, generator=g) * 0.2).to(dtype),
+            (torch.randn(d, 1 + key % 17, generator=g) * 0.2).to(dtype),
+            alpha=3.0 + key,
+        )
+        for key in set(row_adapters)
+        if key is not None
+    }
+    x = torch.randn(rows, k, generator=g).to(dtype)
+    y = torch.randn(rows, d, generator=g).to(dtype)
+    expected = naive(y, x, row_adapters, weights)
+    plan = SegmentPlan.of(row_adapters)
+    out = sgmv_(y, x, plan, [weights.get(s.adapter) for s in plan.segments])
+    assert out is y
+    assert torch.allclose(y.double(), expected, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
+
+
+@pytest.mark.req("V3")
+def test_rows_without_an_adapter_are_untouched_bit_for_bit():
+    y = torch.randn(6, 8)
+    before = y.clone()
+    low_rank = LowRank.single(torch.randn(2, 4), torch.randn(8, 2), alpha=4)
+    plan = SegmentPlan((Segment(None, 0, 4), Segment("a", 4, 4), Segment("b", 4, 6)), 6)
+    sgmv_(y, torch.randn(6, 4), plan, [None, low_rank, low_rank])
+    assert torch.equal(y[:4], before[:4])
+    assert not torch.equal(y[4:], before[4:])
+
+
+@pytest.mark.req("V3")
+def test_a_fused_linear_equals_its_parts():
+    x = torch.randn(5, 6)
+    a1, b1 = torch.randn(2, 6), torch.randn(4, 2)
+    a2, b2 = torch.randn(3, 6), torch.randn(7, 3)
+    fused = LowRank(torch.cat([a1, a2]), (Block(0, 0, b1), Block(4, 2, b2)), 8.0, 2.0)
+    plan = SegmentPlan.of(["one"] * 5)
+    y = sgmv_(torch.zeros(5, 11), x, plan, [fused])
+    assert torch.allclose(y[:, :4], 4 * x @ a1.T @ b1.T, atol=1e-4)
+    assert torch.allclose(y[:, 4:], 4 * x @ a2.T @ b2.T, atol=1e-4)
+
+
+@pytest.mark.req("V3")
+def test_scale_is_alpha_over_rank():
+    assert scale(LowRank.single(torch.zeros(16, 3), torch.zeros(5, 16), alpha=32)) == 2.0
+
+
+def test_scattered_rows_of_one_adapter_are_refused():
+    with pytest.raises(ValueError, match="sort the batch"):
+        SegmentPlan.of(["a", "b", "a"])
+
+
+def test_a_plan_of_another_batch_is_refused():
+    with pytest.raises(ValueError, match="do not fit"):
+        sgmv_(torch.zeros(2, 3), torch.zeros(2, 3), SegmentPlan.of([None]), [None])
+
+
+def test_an_unknown_implementation_is_refused_by_name():
+    with pytest.raises(ValueError, match="reference"):
+        implementation("cuda")

@@ -1,0 +1,81 @@
+import asyncio
+import json
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from services.serving.engine.llama_engine import EngineConfig, LlamaEngine
+from services.serving.engine.port import Finished, PromptScored, Token
+from shared.testing.tiny_model import build_tiny_llama
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory):
+    return build_tiny_llama(tmp_path_factory.mktemp("models") / "tiny")
+
+
+def make_adapter(base, folder, *, seed, r, targets="all-linear"):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = get_peft_model(
+            AutoModelForCausalLM.from_pretrained(base),
+            LoraConfig(r=r, lora_alpha=2 * r, target_modules=targets, task_type="CAUSAL_LM"),
+        )
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.2)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def adapter_folders(base, tmp_path_factory):
+    root = tmp_path_factory.mktemp("adapters")
+    return {
+        "a": make_adapter(base, root / "a", seed=1, r=4),
+        "b": make_adapter(base, root / "b", seed=2, r=8),
+        "c": make_adapter(base, root / "c", seed=3, r=3, targets=["q_proj", "v_proj"]),
+    }
+
+
+@pytest.fixture(scope="session")
+def reference(base, adapter_folders):
+    """PEFT itself, with every adapter loaded."""
+    model = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(base), adapter_folders["a"], adapter_name="a"
+    )
+    for name in ("b", "c"):
+        model.load_adapter(adapter_folders[name], adapter_name=name)
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def engine(base):
+    engine = LlamaEngine(base, EngineConfig(slots=8, step_tokens=64, max_adapters=4))
+    yield engine
+    engine.close()
+
+
+async def run(engine, request):
+    """(token ids, text, finished, prompt scores, tokens)."""
+    tokens, scored, finished = [], None, None
+    async for event in await engine.submit(request):
+        match event:
+            case Token():
+                tokens.append(event)
+            case PromptScored():
+                scored = event
+            case Finished():
+                finished = event
+    text = "".join(t.text for t in tokens) + finished.text
+    return [t.id for t in tokens], text, finished, scored, tokens
+
+
+async def run_all(engine, requests):
+    return await asyncio.gather(*(run(engine, request) for request in requests))
+
+
+def write_json(path, value):
+    path.write_text(json.dumps(value))
