@@ -30,7 +30,7 @@ RANGES: dict[MethodName, DataRange] = {
     "domain_adaptation": DataRange(10**8, 10**10, "tokens"),
     "distillation": DataRange(10**5, 10**6, "teacher outputs"),
 }
-AVAILABLE: frozenset[MethodName] = frozenset({"sft", "instruction", "lora"})
+AVAILABLE: frozenset[MethodName] = frozenset({"lora"})
 """Methods the training service of this version carries out."""
 
 

@@ -33,7 +33,23 @@ def test_help_takes_less_than_half_a_second_of_processor_time() -> None:
 @pytest.mark.req("P8")
 @pytest.mark.parametrize(
     "command",
-    ["up", "submit", "watch", "runs", "show", "cancel", "retry", "approve", "card", "verify", "alerts", "dead", "schema", "doctor", "provision"],
+    [
+        "up",
+        "submit",
+        "watch",
+        "runs",
+        "show",
+        "cancel",
+        "retry",
+        "approve",
+        "card",
+        "verify",
+        "alerts",
+        "dead",
+        "schema",
+        "doctor",
+        "provision",
+    ],
 )
 def test_every_command_explains_itself(command: str) -> None:
     from typer.testing import CliRunner

@@ -68,7 +68,7 @@ class LlamaEngine:
 
     def __init__(
         self, folder: Path, config: EngineConfig = EngineConfig(), *, label: str = ""
-    ) -> None:  # noqa: B008
+    ) -> None:
         from transformers import AutoTokenizer
 
         self._config = config

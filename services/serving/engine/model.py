@@ -175,7 +175,7 @@ class _Attention:
         return mask.masked_fill_(keys > queries[:, None], float("-inf"))
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q (T, K·G, D), k and v (T, K, D) → (T, K·G·D)."""
+        """Q (T, K·G, D), k and v (T, K, D) → (T, K·G·D)."""
         s, batch = self._shape, self._batch
         keys, values = self._cache[layer]
         rows, group = batch.decode_rows, s.heads // s.kv_heads

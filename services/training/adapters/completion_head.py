@@ -44,7 +44,7 @@ def add_completion_head(model: Any) -> bool:
                 kwargs["num_items_in_batch"] = num_items_in_batch
             return wrapped(*args, fused_lm_head=fused_lm_head, **kwargs)
         kwargs["use_cache"] = False
-        hidden_BTH = self.base_model(*args, **kwargs).last_hidden_state[:, :-1]  # noqa: N806
+        hidden_BTH = self.base_model(*args, **kwargs).last_hidden_state[:, :-1]
         return score(hidden_BTH, self.get_output_embeddings(), labels[:, 1:], num_items_in_batch)
 
     model.forward = types.MethodType(forward, model)
@@ -52,19 +52,19 @@ def add_completion_head(model: Any) -> bool:
 
 
 def score(
-    hidden_BTH: torch.Tensor,  # noqa: N803
+    hidden_BTH: torch.Tensor,
     head: Any,
-    labels_BT: torch.Tensor,  # noqa: N803
+    labels_BT: torch.Tensor,
     items: Any = None,
 ) -> FusedCausalLMOutput:
     """Log-probability, entropy and top-1 hit of each label that is not -100; zero elsewhere."""
     mask = labels_BT != -100
-    logits_NV = F.linear(hidden_BTH[mask], head.weight, head.bias).float()  # noqa: N806
-    log_probs_N = -F.cross_entropy(logits_NV, labels_BT[mask], reduction="none")  # noqa: N806
+    logits_NV = F.linear(hidden_BTH[mask], head.weight, head.bias).float()
+    log_probs_N = -F.cross_entropy(logits_NV, labels_BT[mask], reduction="none")
     with torch.no_grad():
-        normal_NV = logits_NV.log_softmax(-1)  # noqa: N806
-        entropy_N = -(normal_NV.exp() * normal_NV).sum(-1)  # noqa: N806
-        top1_N = logits_NV.argmax(-1) == labels_BT[mask]  # noqa: N806
+        normal_NV = logits_NV.log_softmax(-1)
+        entropy_N = -(normal_NV.exp() * normal_NV).sum(-1)
+        top1_N = logits_NV.argmax(-1) == labels_BT[mask]
     log_probs = log_probs_N.new_zeros(mask.shape).masked_scatter(mask, log_probs_N)
     return FusedCausalLMOutput(
         loss=-log_probs.sum() / (mask.sum().clamp(min=1) if items is None else items),

@@ -26,9 +26,9 @@ def fingerprint(model: Any, tokenizer: Any, rows: Sequence[Row]) -> list[Fingerp
 
 def _fingerprint(model: Any, tokenizer: Any, row: Row) -> Fingerprint:
     ids = row_prompt_ids(tokenizer, row)
-    adapted_V = _next_log_probs(model, ids)  # noqa: N806
+    adapted_V = _next_log_probs(model, ids)
     with model.disable_adapter():
-        base_V = _next_log_probs(model, ids)  # noqa: N806
+        base_V = _next_log_probs(model, ids)
     top = adapted_V.topk(min(TOP, adapted_V.numel()))
     return Fingerprint(
         messages=tuple(m.model_dump() for m in row.messages),
@@ -43,6 +43,6 @@ def _fingerprint(model: Any, tokenizer: Any, row: Row) -> Fingerprint:
 @torch.no_grad()
 def _next_log_probs(model: Any, ids: list[int]) -> torch.Tensor:
     input_ids = torch.tensor([ids], device=model.device)
-    logits_V = model(input_ids=input_ids, logits_to_keep=1).logits[0, -1]  # noqa: N806
-    log_probs_V: torch.Tensor = logits_V.float().log_softmax(-1).cpu()  # noqa: N806
+    logits_V = model(input_ids=input_ids, logits_to_keep=1).logits[0, -1]
+    log_probs_V: torch.Tensor = logits_V.float().log_softmax(-1).cpu()
     return log_probs_V

@@ -1,0 +1,159 @@
+"""Serving on the bus: routing is a projection of the run log, and every request leaves an outcome.
+
+The projection replays all facts at start and follows them live, so every replica routes alike and a
+restart forgets nothing. A registered candidate is believed only if its card verifies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
+from pathlib import Path
+
+import nats.errors
+from nats.js import JetStreamContext
+from nats.js.errors import Error as JetStreamError
+from pydantic import ValidationError
+
+from contracts import subjects
+from contracts.envelope import Recorded, UnknownEvent, recorded
+from contracts.registry import CandidateRegistered
+from contracts.telemetry import Outcome
+from services.serving.directory import Directory
+from shared.artifacts import ArtifactStore
+from shared.bundles import open_card
+from shared.errors import SluiceError
+from shared.messaging.tail import last_sequence, sequence_of, tail
+from shared.signing import PublicKey
+
+log = logging.getLogger("sluice.serving")
+
+RUN = "RUN"
+TELEMETRY = "TELEMETRY"
+ALL_FACTS = f"{subjects.PREFIX}.run.>"
+OUTCOMES_IN_FLIGHT = 10_000
+
+
+class Projection:
+    """Keeps a `Directory` in step with the run log."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        jetstream: Callable[[], JetStreamContext],
+        artifacts: ArtifactStore,
+        registry_key: Path,
+    ) -> None:
+        self._directory = directory
+        self._jetstream = jetstream
+        self._artifacts = artifacts
+        self._registry_key = registry_key
+        self.caught_up = asyncio.Event()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Follow until the block ends. Enters when the log has been replayed."""
+        task = asyncio.create_task(self._follow())
+        try:
+            waiting = asyncio.create_task(self.caught_up.wait())
+            await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                task.result()
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def _follow(self) -> None:
+        goal = await last_sequence(self._jetstream(), RUN)
+        if not goal:
+            self.caught_up.set()
+        async with aclosing(tail(self._jetstream(), RUN, ALL_FACTS, since=1)) as batches:
+            async for batch in batches:
+                for message in batch:
+                    sequence = sequence_of(message)
+                    try:
+                        record = recorded(
+                            message.subject, message.headers or {}, message.data, sequence
+                        )
+                    except (UnknownEvent, ValidationError, ValueError, KeyError) as error:
+                        log.warning("%s: not a fact, skipped: %s", message.subject, error)
+                    else:
+                        await self._apply(record)
+                    if sequence >= goal:
+                        self.caught_up.set()
+                if not batch:
+                    self.caught_up.set()
+
+    async def _apply(self, record: Recorded) -> None:
+        event = record.event
+        if isinstance(event, CandidateRegistered):
+            try:
+                await asyncio.to_thread(self._require_card, event)
+            except (SluiceError, OSError) as error:
+                log.error("%s: %s is not served: %s", record.ref, event.adapter_id, error)
+                return
+        self._directory.apply(record)
+
+    def _require_card(self, event: CandidateRegistered) -> None:
+        """The card must verify and be about this adapter. Raises SignatureInvalid and others."""
+        signed = open_card(self._artifacts.get(event.card), [PublicKey.load(self._registry_key)])
+        if (signed.card.adapter_id, signed.card.training.adapter) != (
+            event.adapter_id,
+            event.adapter,
+        ):
+            raise SluiceError("its card is about another adapter")
+
+
+class TelemetrySink:
+    """Publishes outcomes without making a request wait; bounded, and says what it drops."""
+
+    def __init__(self, jetstream: Callable[[], JetStreamContext]) -> None:
+        self._jetstream = jetstream
+        self._queue: asyncio.Queue[Outcome] = asyncio.Queue(OUTCOMES_IN_FLIGHT)
+        self.dropped = 0
+
+    async def emit(self, outcome: Outcome) -> None:
+        try:
+            self._queue.put_nowait(outcome)
+        except asyncio.QueueFull:
+            self.dropped += 1
+            log.error("telemetry is behind: %d outcomes dropped", self.dropped)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Publish until the block ends; what is queued then is still sent."""
+        task = asyncio.create_task(self._publish())
+        try:
+            yield
+        finally:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._queue.join(), 5.0)
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def _publish(self) -> None:
+        while True:
+            outcome = await self._queue.get()
+            await self._deliver(outcome)
+            self._queue.task_done()
+
+    async def _deliver(self, outcome: Outcome) -> None:
+        """Until the broker has it: an outcome is evidence, a lost one biases a verdict."""
+        while True:
+            try:
+                await self._jetstream().publish(
+                    subjects.telemetry(outcome.tenant, outcome.deployment),
+                    outcome.model_dump_json().encode(),
+                    stream=TELEMETRY,
+                    timeout=5.0,
+                    headers={"Nats-Msg-Id": f"{outcome.request_id}:{outcome.arm}"},
+                )
+                return
+            except (nats.errors.Error, JetStreamError, TimeoutError) as error:
+                log.warning("telemetry waits for the broker: %r", error)
+                await asyncio.sleep(0.5)
