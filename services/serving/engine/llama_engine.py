@@ -304,6 +304,9 @@ class LlamaEngine:
     def _accept(self, sequence: Sequence, token: int, logprobs: Tensor | None) -> None:
         request = sequence.request
         if token in self._model.shape.eos and not request.ignore_eos:
+            if logprobs is not None and request.logprobs is not None:
+                report = sampling.report(logprobs, token, request.logprobs)
+                sequence.stream.push(Token(token, "", report))
             return self._end(sequence, "stop")
         sequence.generated.append(token)
         text = sequence.text.feed(token)

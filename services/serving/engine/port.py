@@ -102,7 +102,7 @@ class PromptScored:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One generated token. `text` is what became certain with it: stop sequences and incomplete
+    """One generated token (the end token too where log-probabilities are asked for). `text` is what became certain with it: stop sequences and incomplete
     characters are held back.
     """
 
