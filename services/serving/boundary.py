@@ -1,7 +1,7 @@
 """The execution boundary: does an answer keep the contract its request set? Pure (M1).
 
-With tools, the answer must be one JSON object that names a given function with valid arguments; with
-a response schema it must validate; without either there is nothing to judge and the verdict is None.
+With tools, the answer must be one JSON object that names a given function with valid arguments;
+with a response schema it must validate; without either there is nothing to judge: None.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Who may name what, and which arm answers: the run log, projected for routing. Pure.
 
 A deployment has a stable arm (`base` or an adapter) and, during a rollout, a candidate that mirrors
-(shadow) or answers a share of the conversations (canary). Facts may arrive twice; the newest fact of
+(shadow) or answers a share of the conversations (canary). Facts may arrive twice; the newest of
 each deployment, by stream sequence, decides.
 """
 

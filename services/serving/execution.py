@@ -1,5 +1,7 @@
-"""One request on its arms: answer from the routed arm, fall back if a canary fails before its first
-byte, mirror to a shadow afterwards, and state one outcome for each arm that was tried.
+"""One request on its arms.
+
+Answer from the routed arm, fall back if a canary fails before its first byte, mirror to a shadow
+afterwards, and state one outcome for each arm that was tried.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from shared.errors import Misconfigured
 
@@ -55,7 +55,7 @@ class Keys:
             Misconfigured: the file is not readable as keys, or others can read it.
 
         """
-        document: dict[str, dict[str, object]] = {}
+        document: dict[str, dict[str, Any]] = {}
         if path.exists():
             if path.stat().st_mode & 0o077:
                 raise Misconfigured(f"{path} can be read by others", mend=f"chmod 600 {path}")
@@ -79,11 +79,11 @@ class Keys:
         return cls.of(document)
 
     @classmethod
-    def of(cls, document: Mapping[str, Mapping[str, object]]) -> Keys:
+    def of(cls, document: Mapping[str, Mapping[str, Any]]) -> Keys:
         """From `{key: {"tenant": …, "scopes": […]}}`."""
         return cls(
             {
-                key: Caller(str(value["tenant"]), frozenset(value["scopes"]))  # type: ignore[arg-type]
+                key: Caller(str(value["tenant"]), frozenset(value["scopes"]))
                 for key, value in document.items()
             }
         )

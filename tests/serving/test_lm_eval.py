@@ -2,9 +2,9 @@ import json
 
 import lm_eval
 import pytest
+import torch
 from lm_eval.tasks import TaskManager
-
-from tests.serving.test_http import server, shared_server  # noqa: F401 - fixtures
+from transformers import AutoTokenizer
 
 TASK = """
 task: tiny_choice
@@ -14,7 +14,7 @@ dataset_kwargs:
 test_split: test
 output_type: multiple_choice
 doc_to_text: "{{{{question}}}}"
-doc_to_choice: [" yes", " no"]
+doc_to_choice: ["yes", "no"]
 doc_to_target: answer
 metric_list:
   - metric: acc
@@ -25,12 +25,12 @@ metric_list:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("tokenized", [True, False], ids=["token ids", "text"])
 def test_lm_evaluation_harness_scores_choices_as_the_model_does(
-    server,
+    shared_server,
     base,
     reference,
     tokenized,
     tmp_path,
-    monkeypatch,  # noqa: F811
+    monkeypatch,
 ):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-acme")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
@@ -42,7 +42,7 @@ def test_lm_evaluation_harness_scores_choices_as_the_model_does(
         model="local-completions",
         model_args={
             "model": "base",
-            "base_url": f"{server.url}/v1/completions",
+            "base_url": f"{shared_server.url}/v1/completions",
             "tokenizer": str(base),
             "tokenizer_backend": "huggingface",
             "tokenized_requests": tokenized,
@@ -55,7 +55,22 @@ def test_lm_evaluation_harness_scores_choices_as_the_model_does(
     )
     samples = results["samples"]["tiny_choice"]
     assert len(samples) == 3
+    tokenizer = AutoTokenizer.from_pretrained(base)
     for sample in samples:
-        for response in sample["filtered_resps"]:
-            assert response[0] < 0
-    assert results["results"]["tiny_choice"]["acc,none"] in (0, 1 / 3, 2 / 3, 1)
+        question = sample["doc"]["question"]
+        for choice, response in zip((" yes", " no"), sample["filtered_resps"], strict=True):
+            expected, greedy = continuation(reference, tokenizer, question, choice)
+            assert float(response[0]) == pytest.approx(expected, abs=1e-2)
+            assert str(response[1]) == str(greedy)
+
+
+def continuation(model, tokenizer, context, text):
+    """Log-probability of `text` after `context` by the reference, and whether it is greedy."""
+    start = len(tokenizer(context)["input_ids"])
+    ids = tokenizer(context + text)["input_ids"]
+    with torch.inference_mode(), model.disable_adapter():
+        logprobs = model(torch.tensor([ids])).logits[0].float().log_softmax(-1)
+    rows = logprobs[start - 1 : -1]
+    chosen = torch.tensor(ids[start:])
+    total = float(rows.gather(1, chosen[:, None]).sum())
+    return total, bool((rows.argmax(-1) == chosen).all())

@@ -34,6 +34,7 @@ from services.serving.engine.port import (
     ModelInfo,
     PromptScored,
     Token,
+    TokenLogprob,
 )
 from services.serving.engine.prefix_cache import PrefixCache, block_keys
 from services.serving.engine.sequence import EventStream, Sequence
@@ -68,7 +69,7 @@ class LlamaEngine:
 
     def __init__(
         self, folder: Path, config: EngineConfig = EngineConfig(), *, label: str = ""
-    ) -> None:  # noqa: B008
+    ) -> None:
         from transformers import AutoTokenizer
 
         self._config = config
@@ -264,7 +265,7 @@ class LlamaEngine:
             values, ids = logprobs.topk(max(wanted, 1))
             for at, (target, value) in enumerate(zip(targets, chosen, strict=True)):
                 top = tuple(zip(ids[at].tolist(), values[at].tolist(), strict=True))[:wanted]
-                sequence.prompt_logprobs.append(sampling.TokenLogprob(target, value, top))
+                sequence.prompt_logprobs.append(TokenLogprob(target, value, top))
 
     def _advance(self, sequences: list[Sequence], logits: Tensor) -> None:
         best = logits.argmax(-1).tolist()
@@ -305,8 +306,8 @@ class LlamaEngine:
         request = sequence.request
         if token in self._model.shape.eos and not request.ignore_eos:
             if logprobs is not None and request.logprobs is not None:
-                report = sampling.report(logprobs, token, request.logprobs)
-                sequence.stream.push(Token(token, "", report))
+                last = sampling.report(logprobs, token, request.logprobs)
+                sequence.stream.push(Token(token, "", last))
             return self._end(sequence, "stop")
         sequence.generated.append(token)
         text = sequence.text.feed(token)

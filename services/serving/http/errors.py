@@ -67,6 +67,7 @@ def body(error: HttpError) -> dict[str, object]:
 
 
 def response(error: Exception) -> JSONResponse:
+    """The answer `error` becomes."""
     wire = translate(error)
     headers = {}
     if isinstance(error, Overloaded):

@@ -24,6 +24,7 @@ def usage(finished: Sequence[Finished]) -> dict[str, Any]:
 
 
 def wire_call(call: ToolCall) -> dict[str, Any]:
+    """A `tool_calls` entry."""
     return {
         "id": f"call_{uuid.uuid4().hex[:24]}",
         "type": "function",
@@ -66,7 +67,11 @@ def completion_logprobs(tokenizer: Any, items: Sequence[TokenLogprob | int]) -> 
 
     `top_logprobs` always holds the token itself, as OpenAI's does.
     """
-    tokens, values, tops, offsets, at = [], [], [], [], 0
+    tokens: list[str] = []
+    values: list[float | None] = []
+    tops: list[dict[str, float] | None] = []
+    offsets: list[int] = []
+    at = 0
     for item in items:
         text = tokenizer.decode([item if isinstance(item, int) else item.id])
         tokens.append(text)

@@ -1,5 +1,6 @@
-"""The OpenAI API's requests, as far as this server honours them. Unknown fields are ignored, as
-OpenAI's clients send many; fields whose meaning we would get wrong are refused.
+"""The OpenAI API's requests, as far as this server honours them.
+
+Unknown fields are ignored, as OpenAI's clients send many; `n` other than 1 is refused.
 """
 
 from __future__ import annotations
