@@ -7,6 +7,7 @@ checkpoint reads this one.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}"
@@ -20,10 +21,10 @@ def build_tiny_llama(folder: Path, *, seed: int = 0) -> Path:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    tokenizer = _tokenizer()
+    tokenizer: Any = _tokenizer()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = LlamaForCausalLM(
+        model: Any = LlamaForCausalLM(  # type: ignore[no-untyped-call]
             LlamaConfig(
                 vocab_size=len(tokenizer),
                 hidden_size=48,
@@ -46,7 +47,7 @@ def build_tiny_llama(folder: Path, *, seed: int = 0) -> Path:
     return folder
 
 
-def _tokenizer():  # type: ignore[no-untyped-def]
+def _tokenizer() -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -60,7 +61,7 @@ def _tokenizer():  # type: ignore[no-untyped-def]
         show_progress=False,
     )
     core.train_from_iterator(_CORPUS, trainer)
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=core,
         unk_token="<|endoftext|>",
         bos_token="<|im_start|>",

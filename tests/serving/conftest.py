@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM
 from services.serving.engine.llama_engine import EngineConfig, LlamaEngine
 from services.serving.engine.port import Finished, PromptScored, Token
 from shared.testing.tiny_model import build_tiny_llama
+from tests.serving.live_server import BROKEN, Server
 
 
 @pytest.fixture(scope="session")
@@ -79,3 +80,20 @@ async def run_all(engine, requests):
 
 def write_json(path, value):
     path.write_text(json.dumps(value))
+
+
+@pytest.fixture(scope="module")
+def shared_server(engine, adapter_folders):
+    def folders(digest):
+        if digest == BROKEN:
+            raise OSError("the store is away")
+        return adapter_folders["a"]
+
+    with Server(engine, folders) as server:
+        yield server
+
+
+@pytest.fixture
+def server(shared_server):
+    shared_server.outcomes.clear()
+    return shared_server

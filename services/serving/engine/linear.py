@@ -1,5 +1,7 @@
-"""Weight products on CPU: weights packed once for oneDNN, which is 1.2-4 times `F.linear` at the
-row counts of decoding; plain `F.linear` where the build has no oneDNN.
+"""Weight products on CPU.
+
+Weights are packed once for oneDNN, which is 1.2-4 times `F.linear` at the row counts of decoding;
+plain `F.linear` where the build has no oneDNN.
 """
 
 from __future__ import annotations
@@ -29,7 +31,6 @@ class PackedLinear:
 
 
 def packing_available() -> bool:
-    """Whether this build can pack weights; tried once on a small matrix by the caller's dtype."""
-    return torch.backends.mkldnn.is_available() and hasattr(
-        torch.ops.mkldnn, "_reorder_linear_weight"
-    )
+    """Whether this build has oneDNN with its packing operators."""
+    has_onednn = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+    return has_onednn and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")

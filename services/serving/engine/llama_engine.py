@@ -34,6 +34,7 @@ from services.serving.engine.port import (
     ModelInfo,
     PromptScored,
     Token,
+    TokenLogprob,
 )
 from services.serving.engine.prefix_cache import PrefixCache, block_keys
 from services.serving.engine.sequence import EventStream, Sequence
@@ -264,7 +265,7 @@ class LlamaEngine:
             values, ids = logprobs.topk(max(wanted, 1))
             for at, (target, value) in enumerate(zip(targets, chosen, strict=True)):
                 top = tuple(zip(ids[at].tolist(), values[at].tolist(), strict=True))[:wanted]
-                sequence.prompt_logprobs.append(sampling.TokenLogprob(target, value, top))
+                sequence.prompt_logprobs.append(TokenLogprob(target, value, top))
 
     def _advance(self, sequences: list[Sequence], logits: Tensor) -> None:
         best = logits.argmax(-1).tolist()
@@ -304,6 +305,9 @@ class LlamaEngine:
     def _accept(self, sequence: Sequence, token: int, logprobs: Tensor | None) -> None:
         request = sequence.request
         if token in self._model.shape.eos and not request.ignore_eos:
+            if logprobs is not None and request.logprobs is not None:
+                last = sampling.report(logprobs, token, request.logprobs)
+                sequence.stream.push(Token(token, "", last))
             return self._end(sequence, "stop")
         sequence.generated.append(token)
         text = sequence.text.feed(token)

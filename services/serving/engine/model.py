@@ -127,7 +127,7 @@ class Llama:
             )
             rotated = qkv[:, : s.heads + s.kv_heads]
             rotated = rotated * cos + rotated.roll(s.head_dim // 2, -1) * sin
-            q, k = rotated.split([s.heads, s.kv_heads], 1)
+            q, k = rotated[:, : s.heads], rotated[:, s.heads :]
             mixed = attention(index, q, k, qkv[:, s.heads + s.kv_heads :])
             x = x + self._linear(layer, "o", mixed, batch, index)
             h = rms_norm(x, (s.hidden,), layer.norm_post, s.rms_eps)
@@ -175,7 +175,7 @@ class _Attention:
         return mask.masked_fill_(keys > queries[:, None], float("-inf"))
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Q (T, K·G, D), k and v (T, K, D) → (T, K·G·D)."""
+        """Attend: q (T, K·G, D), k and v (T, K, D) → (T, K·G·D)."""
         s, batch = self._shape, self._batch
         keys, values = self._cache[layer]
         rows, group = batch.decode_rows, s.heads // s.kv_heads

@@ -102,8 +102,9 @@ class PromptScored:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One generated token. `text` is what became certain with it: stop sequences and incomplete
-    characters are held back.
+    """One generated token; the end token too where log-probabilities are asked for.
+
+    `text` is what became certain with it: stop sequences and incomplete characters are held back.
     """
 
     id: int

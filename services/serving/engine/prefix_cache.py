@@ -40,7 +40,7 @@ class PrefixCache:
         """Blocks that had to be computed."""
 
     @property
-    def bytes(self) -> int:
+    def size_bytes(self) -> int:
         return self._bytes
 
     def covered(self, keys: Sequence[bytes]) -> int:

@@ -1,4 +1,4 @@
-"""Token ids to text as they arrive: whole characters only, stop sequences cut, nothing taken back."""
+"""Token ids to text as they arrive: whole characters, stop sequences cut, nothing taken back."""
 
 from __future__ import annotations
 

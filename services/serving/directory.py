@@ -1,0 +1,185 @@
+"""Who may name what, and which arm answers: the run log, projected for routing. Pure.
+
+A deployment has a stable arm (`base` or an adapter) and, during a rollout, a candidate that mirrors
+(shadow) or answers a share of the conversations (canary). Facts may arrive twice; the newest of
+each deployment, by stream sequence, decides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from contracts.base import Digest
+from contracts.envelope import Recorded
+from contracts.registry import AdapterPromoted, CandidateRegistered
+from contracts.rollout import RolledBack, RolloutCompleted, RolloutHeld, StageStarted
+from contracts.telemetry import Arm
+from contracts.training import AdapterTrained
+
+BASE = "base"
+CANDIDATE = "candidate:"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownAdapter:
+    """An adapter somebody may name."""
+
+    tenant: str
+    adapter: Digest
+    """The artifact tree."""
+    base: Digest | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """How one alias is answered."""
+
+    tenant: str
+    name: str
+    stable: str = BASE
+    candidate: str | None = None
+    mode: Literal["none", "shadow", "canary"] = "none"
+    percent: int = 0
+    seq: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What answers: `adapter` None is the base."""
+
+    model: str
+    adapter: Digest | None = None
+    base: Digest | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """The arms of one request. `fallback` answers if the canary fails before its first byte."""
+
+    deployment: str
+    arm: Arm
+    target: Target
+    fallback: Target | None = None
+    mirror: Target | None = None
+
+
+class UnknownModel(LookupError):
+    """No model of this name for this tenant; another tenant's model looks exactly the same."""
+
+
+class Directory:
+    """The routing table. `apply` facts in any number; ask with `resolve`."""
+
+    def __init__(self, *, base_label: str = BASE, records: Iterable[Recorded] = ()) -> None:
+        self.base_label = base_label
+        self._candidates: dict[tuple[str, Digest], KnownAdapter] = {}
+        self._adapters: dict[str, KnownAdapter] = {}
+        self._deployments: dict[tuple[str, str], Deployment] = {}
+        for record in records:
+            self.apply(record)
+
+    def apply(self, record: Recorded) -> None:
+        """Take one fact in. Facts that routing does not need are ignored."""
+        tenant = record.ref.tenant
+        match record.event:
+            case AdapterTrained() as event:
+                known = KnownAdapter(tenant=tenant, adapter=event.adapter, base=event.base)
+                self._candidates[tenant, event.adapter] = known
+                for name, adapter in self._adapters.items():
+                    if adapter.tenant == tenant and adapter.adapter == event.adapter:
+                        self._adapters[name] = replace(adapter, base=event.base)
+            case CandidateRegistered() as event:
+                trained = self._candidates.get((tenant, event.adapter))
+                base = trained.base if trained else None
+                known = KnownAdapter(tenant=tenant, adapter=event.adapter, base=base)
+                owner = self._adapters.get(event.adapter_id, known).tenant
+                if owner == tenant:  # an id is its first owner's
+                    self._adapters[event.adapter_id] = known
+                self._update(tenant, event.deployment, 0)
+            case StageStarted() as event:
+                self._update(
+                    tenant,
+                    event.deployment,
+                    record.seq,
+                    candidate=event.adapter_id,
+                    mode=event.stage,
+                    percent=event.percent if event.stage == "canary" else 0,
+                )
+            case RolledBack() as event:
+                self._settle(tenant, event.deployment, record.seq, stable=event.to)
+            case RolloutHeld() as event:
+                self._update(tenant, event.deployment, record.seq)
+            case RolloutCompleted() as event:
+                self._settle(tenant, event.deployment, record.seq, stable=event.adapter_id)
+            case AdapterPromoted() as event:
+                self._settle(tenant, event.deployment, record.seq, stable=event.adapter_id)
+            case _:
+                pass
+
+    def _update(self, tenant: str, name: str, seq: int, **changes: object) -> None:
+        now = self._deployments.get((tenant, name), Deployment(tenant=tenant, name=name))
+        if seq >= now.seq:
+            self._deployments[tenant, name] = replace(now, seq=seq, **changes)  # type: ignore[arg-type]
+        else:
+            self._deployments.setdefault((tenant, name), now)
+
+    def _settle(self, tenant: str, name: str, seq: int, *, stable: str) -> None:
+        self._update(tenant, name, seq, stable=stable, candidate=None, mode="none", percent=0)
+
+    def deployment(self, tenant: str, name: str) -> Deployment | None:
+        return self._deployments.get((tenant, name))
+
+    def names(self, tenant: str) -> tuple[str, ...]:
+        """What `GET /v1/models` lists for a tenant: the base, its aliases and its adapters."""
+        own = sorted(name for (owner, name) in self._deployments if owner == tenant)
+        ids = sorted(i for i, adapter in self._adapters.items() if adapter.tenant == tenant)
+        return tuple(dict.fromkeys((BASE, self.base_label, *own, *ids)))
+
+    def resolve(self, model: str, *, tenant: str, evaluate: bool, conversation: str) -> Route:
+        """The arms that answer `model` for `tenant`.
+
+        Raises:
+            UnknownModel: there is no such model, or it is not this tenant's.
+
+        """
+        if model in (BASE, self.base_label):
+            return Route(deployment=BASE, arm="stable", target=Target(model=BASE))
+        if model.startswith(CANDIDATE):
+            known = self._candidates.get((tenant, model.removeprefix(CANDIDATE)))
+            if known is None or not evaluate:
+                raise UnknownModel(model)
+            target = Target(model=model, adapter=known.adapter, base=known.base)
+            return Route(deployment="evaluation", arm="stable", target=target)
+        deployment = self._deployments.get((tenant, model))
+        if deployment is not None:
+            return self._route(deployment, conversation)
+        return Route(deployment="direct", arm="stable", target=self._target(tenant, model))
+
+    def _route(self, deployment: Deployment, conversation: str) -> Route:
+        stable = self._target(deployment.tenant, deployment.stable)
+        name, candidate = deployment.name, deployment.candidate
+        if candidate is None:
+            return Route(deployment=name, arm="stable", target=stable)
+        other = self._target(deployment.tenant, candidate)
+        if deployment.mode == "shadow":
+            return Route(deployment=name, arm="stable", target=stable, mirror=other)
+        if in_share(name, conversation, deployment.percent):
+            return Route(deployment=name, arm="canary", target=other, fallback=stable)
+        return Route(deployment=name, arm="stable", target=stable)
+
+    def _target(self, tenant: str, model: str) -> Target:
+        if model == BASE:
+            return Target(model=BASE)
+        known = self._adapters.get(model)
+        if known is None or known.tenant != tenant:
+            raise UnknownModel(model)
+        return Target(model=model, adapter=known.adapter, base=known.base)
+
+
+def in_share(deployment: str, conversation: str, percent: int) -> bool:
+    """Sticky: one conversation stays on one arm, and a growing share only adds conversations."""
+    bucket = int.from_bytes(hashlib.sha256(f"{deployment}{conversation}".encode()).digest(), "big")
+    return bucket % 10_000 < percent * 100

@@ -1,0 +1,208 @@
+"""One request on its arms.
+
+Answer from the routed arm, fall back if a canary fails before its first byte, mirror to a shadow
+afterwards, and state one outcome for each arm that was tried.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from contracts.base import Digest
+from contracts.telemetry import Arm, Outcome
+from services.serving.boundary import task_success
+from services.serving.directory import Route, Target
+from services.serving.engine.port import (
+    Engine,
+    Finished,
+    Generation,
+    GenerationEvent,
+    GenerationRequest,
+    Overloaded,
+    Token,
+)
+
+_MIRROR_PRIORITY = 10
+_MIRRORS_AT_ONCE = 64
+
+
+class OutcomeSink(Protocol):
+    """Where outcomes go."""
+
+    async def emit(self, outcome: Outcome) -> None: ...
+
+
+class AdapterFolders(Protocol):
+    """Brings an adapter's artifact tree to a local folder. May block; called off the event loop."""
+
+    def __call__(self, digest: Digest) -> Path: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """A request before an arm is chosen."""
+
+    id: str
+    tenant: str
+    generation: GenerationRequest
+    judge: Callable[[str], bool | None]
+    """The boundary's verdict on an answer's text."""
+
+
+class Execution:
+    """Runs asks on a route's arms."""
+
+    def __init__(self, engine: Engine, folders: AdapterFolders, sink: OutcomeSink) -> None:
+        self._engine = engine
+        self._folders = folders
+        self._sink = sink
+        self._loaded: dict[Digest, Digest] = {}
+        self._loading: dict[Digest, asyncio.Lock] = {}
+        self._mirrors: set[asyncio.Task[None]] = set()
+
+    async def begin(self, ask: Ask, route: Route) -> Answer:
+        """The answer, once its first event is there (errors up to then are raised here)."""
+        try:
+            answer = await self._begin(ask, route.deployment, route.arm, route.target)
+        except Overloaded:
+            raise
+        except Exception:
+            if route.fallback is None:
+                raise
+            answer = await self._begin(ask, route.deployment, "stable", route.fallback)
+        if route.mirror is not None:
+            answer.afterwards = lambda mirror=route.mirror: self._mirror(ask, route, mirror)
+        return answer
+
+    async def _begin(self, ask: Ask, deployment: str, arm: Arm, target: Target) -> Answer:
+        answer = Answer(ask, deployment, arm, target.model, self._sink)
+        try:
+            adapter = await self._adapter(target)
+            answer.attach(
+                await self._engine.submit(replace(ask.generation, adapter=adapter)),
+            )
+            await answer.first()
+        except Exception as error:
+            await answer.conclude(error=error)
+            raise
+        return answer
+
+    async def _adapter(self, target: Target) -> Digest | None:
+        """The engine's digest of the target's adapter, loading it where it is not."""
+        if target.adapter is None:
+            return None
+        lock = self._loading.setdefault(target.adapter, asyncio.Lock())
+        async with lock:
+            known = self._loaded.get(target.adapter)
+            if known is None or all(a.digest != known for a in self._engine.adapters()):
+                folder = await asyncio.to_thread(self._folders, target.adapter)
+                info = await asyncio.to_thread(self._engine.load_adapter, folder, base=target.base)
+                known = self._loaded[target.adapter] = info.digest
+        return known
+
+    def _mirror(self, ask: Ask, route: Route, target: Target) -> None:
+        if len(self._mirrors) >= _MIRRORS_AT_ONCE:
+            return
+        quiet = replace(ask, generation=replace(ask.generation, priority=_MIRROR_PRIORITY))
+        task = asyncio.create_task(self._run_mirror(quiet, route.deployment, target))
+        self._mirrors.add(task)
+        task.add_done_callback(self._mirrors.discard)
+
+    async def _run_mirror(self, ask: Ask, deployment: str, target: Target) -> None:
+        try:
+            answer = await self._begin(ask, deployment, "shadow", target)
+            async for _ in answer:
+                pass
+        except Exception:  # stated as the shadow's outcome; the user was answered already
+            return
+
+    async def drain(self) -> None:
+        """Wait for running mirrors."""
+        await asyncio.gather(*self._mirrors)
+
+
+class Answer:
+    """A running answer: iterate its events; its outcome is emitted when it ends."""
+
+    def __init__(self, ask: Ask, deployment: str, arm: Arm, model: str, sink: OutcomeSink) -> None:
+        self.model = model
+        self.text = ""
+        self.finished: Finished | None = None
+        self.afterwards: Callable[[], None] | None = None
+        self._ask, self._deployment, self._arm, self._sink = ask, deployment, arm, sink
+        self._started = time.monotonic()
+        self._first_token: float | None = None
+        self._generation: Generation | None = None
+        self._events: AsyncIterator[GenerationEvent] | None = None
+        self._ahead: list[GenerationEvent] = []
+
+    def attach(self, generation: Generation) -> None:
+        self._generation, self._events = generation, aiter(generation)
+
+    async def first(self) -> None:
+        """Wait for the first event."""
+        assert self._events is not None
+        self._ahead.append(await anext(self._events))
+
+    async def __aiter__(self) -> AsyncIterator[GenerationEvent]:
+        assert self._events is not None
+        try:
+            for event in self._ahead:
+                yield self._note(event)
+            if self.finished is None:
+                async for event in self._events:
+                    yield self._note(event)
+        except Exception as error:
+            await self.conclude(error=error)
+            raise
+        finally:
+            if self.finished is None and self._generation is not None:
+                self._generation.cancel()
+        await self.conclude()
+
+    async def complete(self) -> list[GenerationEvent]:
+        """All events, to the end."""
+        async with aclosing(self.__aiter__()) as events:  # type: ignore[type-var]
+            return [event async for event in events]
+
+    def _note(self, event: GenerationEvent) -> GenerationEvent:
+        if isinstance(event, Token | Finished):
+            self.text += event.text
+        if isinstance(event, Token) and self._first_token is None:
+            self._first_token = time.monotonic()
+        if isinstance(event, Finished):
+            self.finished = event
+        return event
+
+    async def conclude(self, *, error: Exception | None = None) -> None:
+        """State the outcome."""
+        done, first = self.finished, self._first_token
+        valid = self._ask.judge(self.text) if error is None and done else None
+        reason = done.reason if done else None
+        name = type(error).__name__ if error else None
+        await self._sink.emit(
+            Outcome(
+                request_id=self._ask.id,
+                tenant=self._ask.tenant,
+                deployment=self._deployment,
+                arm=self._arm,
+                model=self.model,
+                at=time.time(),
+                latency_ms=(time.monotonic() - self._started) * 1e3,
+                time_to_first_token_ms=(first - self._started) * 1e3 if first else None,
+                prompt_tokens=len(self._ask.generation.prompt),
+                completion_tokens=done.completion_tokens if done else 0,
+                finish_reason=reason,
+                error=name,
+                schema_valid=valid,
+                task_success=task_success(error=name, finish_reason=reason, valid=valid),
+            )
+        )
+        if error is None and self.afterwards is not None:
+            self.afterwards()

@@ -1,0 +1,417 @@
+"""The OpenAI-compatible API over an engine: authorize, route, answer, report."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from services.serving import boundary
+from services.serving.directory import Directory, Route
+from services.serving.engine.port import (
+    Engine,
+    Finished,
+    GenerationRequest,
+    PromptScored,
+    Sampling,
+    Token,
+    TokenLogprob,
+)
+from services.serving.execution import AdapterFolders, Answer, Ask, Execution, OutcomeSink
+from services.serving.http import errors, render
+from services.serving.http.errors import HttpError
+from services.serving.http.wire import ChatRequest, CompletionRequest, FingerprintRequest
+from services.serving.keys import Caller, Keys
+from shared import chat
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who asked, and how this request is called."""
+
+    caller: Caller
+    id: str
+    conversation: str | None
+
+
+def create_app(
+    *,
+    engine: Callable[[], Engine | None],
+    directory: Directory,
+    keys: Keys,
+    sink: OutcomeSink,
+    folders: AdapterFolders,
+) -> FastAPI:
+    """The application. `engine()` is None until the model is loaded."""
+    app = FastAPI(title="Sluiceway serving", docs_url=None, redoc_url=None)
+    errors.install(app)
+    executions: dict[int, Execution] = {}
+
+    def running() -> tuple[Engine, Execution]:
+        now = engine()
+        if now is None or not now.ready:
+            raise HttpError(
+                503, "the model is not loaded yet", code="not_ready", mend="wait for GET /healthz"
+            )
+        if id(now) not in executions:
+            executions[id(now)] = Execution(now, folders, sink)
+        return now, executions[id(now)]
+
+    async def asked(request: Request) -> Asked:
+        scheme, _, key = request.headers.get("authorization", "").partition(" ")
+        caller = keys.caller(key.strip()) if scheme.lower() == "bearer" else None
+        if caller is None:
+            raise HttpError(
+                401,
+                "unknown API key",
+                code="invalid_api_key",
+                mend="send Authorization: Bearer <key>",
+            )
+        return Asked(
+            caller,
+            request.headers.get("x-request-id") or f"req-{uuid.uuid4().hex}",
+            request.headers.get("x-conversation-id"),
+        )
+
+    who = Depends(asked)
+
+    def route(model: str, who: Asked, user: str | None) -> Route:
+        return directory.resolve(
+            model,
+            tenant=who.caller.tenant,
+            evaluate="evaluate" in who.caller.scopes,
+            conversation=who.conversation or user or who.id,
+        )
+
+    @app.get("/healthz")
+    async def healthz() -> Response:
+        now = engine()
+        ready = now is not None and now.ready
+        status = {"status": "ok" if ready else "loading"}
+        return JSONResponse(status, status_code=200 if ready else 503)
+
+    @app.get("/v1/models")
+    async def models(who: Asked = who) -> dict[str, Any]:
+        return {
+            "object": "list",
+            "data": [
+                {"id": name, "object": "model", "created": 0, "owned_by": who.caller.tenant}
+                for name in directory.names(who.caller.tenant)
+            ],
+        }
+
+    @app.post("/v1/chat/completions")
+    async def chat_completions(body: ChatRequest, who: Asked = who) -> Response:
+        now, execution = running()
+        chosen = route(body.model, who, body.user)
+        ask = _chat_ask(now, body, who)
+        answer = await execution.begin(ask, chosen)
+        head = _Head("chat.completion", "chatcmpl-" + who.id, body.model, answer.model, who.id)
+        if body.stream:
+            return head.stream(_chat_chunks(answer, body, head, now.tokenizer))
+        events = await answer.complete()
+        message, call = render.message(answer.text, body.tools)
+        choice = {
+            "index": 0,
+            "message": message,
+            "finish_reason": "tool_calls" if call else _reason(answer),
+            "logprobs": render.chat_logprobs(now.tokenizer, _logprobs(events))
+            if body.logprobs
+            else None,
+        }
+        return head.reply([choice], [answer])
+
+    @app.post("/v1/completions")
+    async def completions(body: CompletionRequest, who: Asked = who) -> Response:
+        now, execution = running()
+        chosen = route(body.model, who, body.user)
+        prompts = _prompts(now.tokenizer, body.prompt)
+        if body.stream and (len(prompts) > 1 or body.echo):
+            raise HttpError(
+                400,
+                "only one prompt without echo can stream",
+                code="invalid_request",
+                mend="set stream to false",
+            )
+        asks = [_completion_ask(body, prompt, who) for prompt in prompts]
+        answers = await asyncio.gather(*(execution.begin(ask, chosen) for ask in asks))
+        head = _Head("text_completion", "cmpl-" + who.id, body.model, answers[0].model, who.id)
+        if body.stream:
+            return head.stream(_text_chunks(answers[0], body, head, now.tokenizer))
+        events = await asyncio.gather(*(answer.complete() for answer in answers))
+        choices = [
+            _text_choice(index, body, prompt, answer, happened, now.tokenizer)
+            for index, (prompt, answer, happened) in enumerate(
+                zip(prompts, answers, events, strict=True)
+            )
+        ]
+        return head.reply(choices, list(answers))
+
+    @app.post("/v1/internal/fingerprint")
+    async def fingerprint(body: FingerprintRequest, who: Asked = who) -> dict[str, Any]:
+        if "evaluate" not in who.caller.scopes:
+            raise HttpError(
+                403,
+                "this key may not evaluate",
+                code="forbidden",
+                mend="use a key with the evaluate scope",
+            )
+        now, execution = running()
+        prompt = _render(now, body.messages, body.tools)
+        ask = Ask(
+            id=who.id,
+            tenant=who.caller.tenant,
+            generation=GenerationRequest(
+                prompt=prompt, max_tokens=0, next_token_ids=tuple(body.token_ids)
+            ),
+            judge=lambda _: None,
+        )
+        answer = await execution.begin(ask, route(body.model, who, None))
+        events = await answer.complete()
+        scored = next(event for event in events if isinstance(event, PromptScored))
+        return {
+            "model": answer.model,
+            "base": now.info.base,
+            "dtype": now.info.dtype,
+            "prompt_token_ids": list(prompt),
+            "token_ids": body.token_ids,
+            "logprobs": list(scored.next_token),
+        }
+
+    return app
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """What every object of one response repeats."""
+
+    object: str
+    id: str
+    asked_model: str
+    model: str
+    request_id: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"X-Sluice-Model": self.model, "X-Request-Id": self.request_id}
+
+    def body(self, **fields: Any) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "object": self.object,
+            "created": int(time.time()),
+            "model": self.asked_model,
+            **fields,
+        }
+
+    def reply(self, choices: list[dict[str, Any]], answers: list[Answer]) -> Response:
+        counts = render.usage([a.finished for a in answers if a.finished])
+        return JSONResponse(self.body(choices=choices, usage=counts), headers=self.headers)
+
+    def stream(self, chunks: AsyncIterator[dict[str, Any]]) -> Response:
+        async def lines() -> AsyncIterator[str]:
+            try:
+                async for chunk in chunks:
+                    yield f"data: {json.dumps(chunk)}\n\n"
+            except Exception as error:  # the status line is gone: the error travels as an event
+                yield f"data: {json.dumps(errors.body(errors.translate(error)))}\n\n"
+            yield "data: [DONE]\n\n"
+
+        return StreamingResponse(lines(), media_type="text/event-stream", headers=self.headers)
+
+
+def _reason(answer: Answer) -> str:
+    return answer.finished.reason if answer.finished else "stop"
+
+
+def _logprobs(events: list[Any]) -> list[TokenLogprob]:
+    return [e.logprob for e in events if isinstance(e, Token) and e.logprob is not None]
+
+
+def _render(
+    engine: Engine, messages: list[dict[str, Any]], tools: list[dict[str, Any]]
+) -> tuple[int, ...]:
+    turns = [{**m, "content": _content(m.get("content"))} for m in messages]
+    try:
+        return tuple(chat.prompt_ids(engine.tokenizer, turns, tools))
+    except Exception as error:  # a template raises what it likes
+        raise HttpError(
+            400,
+            f"the messages do not fit the chat template: {error}",
+            code="invalid_messages",
+            mend="send role and content for every message, and a user message with tools",
+        ) from error
+
+
+def _content(content: Any) -> str:
+    """Text of a message whose content may be OpenAI's list of parts."""
+    if isinstance(content, list):
+        return "".join(part.get("text", "") for part in content if part.get("type") == "text")
+    return content or ""
+
+
+def _schema(body: ChatRequest) -> dict[str, Any] | None:
+    """The schema of `response_format`, if it asks for one."""
+    asked = body.response_format or {}
+    match asked.get("type", "text"):
+        case "text":
+            return None
+        case "json_object":
+            return {"type": "object"}
+        case "json_schema":
+            schema = asked.get("json_schema", {}).get("schema")
+            if isinstance(schema, dict):
+                return schema
+    raise HttpError(
+        400,
+        "response_format is not text, json_object or json_schema with a schema",
+        code="invalid_request",
+        mend="send {type: json_schema, json_schema: {name, schema}}",
+    )
+
+
+def _chat_ask(engine: Engine, body: ChatRequest, who: Asked) -> Ask:
+    tools = [] if body.tool_choice == "none" else body.tools
+    for tool in tools:
+        if not isinstance(chat.signature(tool).get("name"), str):
+            raise HttpError(
+                400,
+                "a tool has no function name",
+                code="invalid_request",
+                mend="send {type: function, function: {name, parameters}}",
+            )
+    schema = _schema(body)
+    forced = tools
+    if isinstance(body.tool_choice, dict):
+        name = body.tool_choice.get("function", {}).get("name")
+        forced = [t for t in tools if chat.signature(t)["name"] == name]
+        if not forced:
+            raise HttpError(
+                400,
+                f"tool_choice names no given tool: {name!r}",
+                code="invalid_request",
+                mend="name one of the tools",
+            )
+    must_call = bool(tools) and (
+        body.tool_choice == "required" or isinstance(body.tool_choice, dict)
+    )
+    wanted = (
+        body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
+    )
+    return Ask(
+        id=who.id,
+        tenant=who.caller.tenant,
+        judge=partial(boundary.schema_valid, tools=tools, schema=schema),
+        generation=GenerationRequest(
+            prompt=_render(engine, body.messages, tools),
+            max_tokens=engine.info.context if wanted is None else wanted,
+            sampling=_sampling(body),
+            stop=body.stops,
+            logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+            json_schema=schema or (boundary.call_schema(forced) if must_call else None),
+            ignore_eos=body.ignore_eos,
+            deadline_s=body.timeout_s,
+        ),
+    )
+
+
+def _sampling(body: ChatRequest | CompletionRequest) -> Sampling:
+    return Sampling(
+        temperature=body.temperature, top_p=body.top_p, top_k=body.top_k, seed=body.seed
+    )
+
+
+def _prompts(tokenizer: Any, prompt: Any) -> list[tuple[int, ...]]:
+    many = (
+        prompt
+        if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int)
+        else [prompt]
+    )
+    return [
+        tuple(tokenizer(one)["input_ids"]) if isinstance(one, str) else tuple(one) for one in many
+    ]
+
+
+def _completion_ask(body: CompletionRequest, prompt: tuple[int, ...], who: Asked) -> Ask:
+    return Ask(
+        id=who.id,
+        tenant=who.caller.tenant,
+        judge=lambda _: None,
+        generation=GenerationRequest(
+            prompt=prompt,
+            max_tokens=16 if body.max_tokens is None else body.max_tokens,
+            sampling=_sampling(body),
+            stop=body.stops,
+            logprobs=body.logprobs,
+            prompt_logprobs=body.logprobs if body.echo else None,
+            ignore_eos=body.ignore_eos,
+            deadline_s=body.timeout_s,
+        ),
+    )
+
+
+def _text_choice(
+    index: int,
+    body: CompletionRequest,
+    prompt: tuple[int, ...],
+    answer: Answer,
+    events: list[Any],
+    tokenizer: Any,
+) -> dict[str, Any]:
+    text, logprobs = answer.text, None
+    if body.echo:
+        text = tokenizer.decode(list(prompt)) + text
+    if body.logprobs is not None:
+        scored = next((e.tokens for e in events if isinstance(e, PromptScored)), ())
+        prefix = [prompt[0] if item is None else item for item in scored]
+        logprobs = render.completion_logprobs(tokenizer, [*prefix, *_logprobs(events)])
+    return {
+        "index": index,
+        "text": text,
+        "logprobs": logprobs,
+        "finish_reason": _reason(answer),
+    }
+
+
+async def _chat_chunks(
+    answer: Answer, body: ChatRequest, head: _Head, tokenizer: Any
+) -> AsyncIterator[dict[str, Any]]:
+    def chunk(delta: dict[str, Any], *, reason: str | None = None, logprobs: Any = None) -> Any:
+        choice = {"index": 0, "delta": delta, "finish_reason": reason, "logprobs": logprobs}
+        return {**head.body(choices=[choice]), "object": "chat.completion.chunk"}
+
+    yield chunk({"role": "assistant", "content": ""})
+    async for event in answer:
+        if isinstance(event, Token | Finished) and (event.text or getattr(event, "logprob", None)):
+            report = getattr(event, "logprob", None)
+            logprobs = render.chat_logprobs(tokenizer, [report]) if report else None
+            yield chunk({"content": event.text}, logprobs=logprobs)
+    message, call = render.message(answer.text, body.tools)
+    if call is not None:
+        yield chunk({"tool_calls": [{"index": 0, **message["tool_calls"][0]}]})
+    yield chunk({}, reason="tool_calls" if call else _reason(answer))
+    if body.wants_usage and answer.finished:
+        last = head.body(choices=[], usage=render.usage([answer.finished]))
+        yield {**last, "object": "chat.completion.chunk"}
+
+
+async def _text_chunks(
+    answer: Answer, body: CompletionRequest, head: _Head, tokenizer: Any
+) -> AsyncIterator[dict[str, Any]]:
+    async for event in answer:
+        if isinstance(event, Token | Finished):
+            report = getattr(event, "logprob", None)
+            logprobs = render.completion_logprobs(tokenizer, [report]) if report else None
+            reason = event.reason if isinstance(event, Finished) else None
+            choice = {"index": 0, "text": event.text, "finish_reason": reason, "logprobs": logprobs}
+            yield head.body(choices=[choice])
+    if body.wants_usage and answer.finished:
+        yield head.body(choices=[], usage=render.usage([answer.finished]))

@@ -1,0 +1,236 @@
+import json
+
+import openai
+import pytest
+
+from contracts.registry import CandidateRegistered
+from contracts.rollout import RolledBack, StageStarted
+from services.serving.directory import Directory
+from services.serving.http.app import create_app
+from tests.serving.live_server import BROKEN, KEYS, Outcomes
+from tests.serving.test_directory import DIGEST, fact, trained
+
+ADAPTER = "tiny-weather-v1"
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "switch",
+        "description": "turn it",
+        "parameters": {
+            "type": "object",
+            "properties": {"on": {"type": "boolean"}},
+            "required": ["on"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+def rollout(server, run, *, adapter=DIGEST, name=ADAPTER, stage="shadow", percent=0):
+    """A deployment named after the run, with a registered candidate."""
+    seq = 1000 * (len(server.directory.names("acme")) + 1)
+    server.directory.apply(fact(trained(adapter), seq=seq + 1, run=run))
+    registered = CandidateRegistered(adapter_id=name, adapter=adapter, card=DIGEST, deployment=run)
+    server.directory.apply(fact(registered, seq=seq + 2, run=run))
+    stage_event = StageStarted(
+        deployment=run, adapter_id=name, stage=stage, percent=percent, since=0
+    )
+    server.directory.apply(fact(stage_event, seq=seq + 3, run=run))
+
+
+HELLO = [{"role": "user", "content": "What is the weather?"}]
+
+
+@pytest.mark.req("V1")
+def test_chat_answers_the_openai_client_with_usage_and_logprobs(server):
+    answer = server.client().chat.completions.create(
+        model="base", messages=HELLO, max_tokens=6, temperature=0, logprobs=True, top_logprobs=2
+    )
+    assert answer.usage.completion_tokens <= 6
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
+    content = answer.choices[0].logprobs.content
+    assert all(item.top_logprobs[0].logprob == item.logprob for item in content)
+    assert len(content[0].top_logprobs) == 2
+
+
+@pytest.mark.req("V1")
+def test_a_stream_says_what_the_whole_answer_says(server):
+    ask = {"model": "base", "messages": HELLO, "max_tokens": 20, "temperature": 0}
+    whole = server.client().chat.completions.create(**ask)
+    chunks = list(
+        server.client().chat.completions.create(
+            **ask, stream=True, stream_options={"include_usage": True}
+        )
+    )
+    text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    assert text == whole.choices[0].message.content
+    assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens
+    assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == (
+        whole.choices[0].finish_reason
+    )
+
+
+@pytest.mark.req("V7")
+def test_a_required_tool_call_is_a_tool_call_and_keeps_its_text(server):
+    answer = server.client().chat.completions.create(
+        model="base", messages=HELLO, tools=[TOOL], tool_choice="required", max_tokens=100, seed=1
+    )
+    (call,) = answer.choices[0].message.tool_calls
+    assert call.function.name == "switch"
+    assert isinstance(json.loads(call.function.arguments)["on"], bool)
+    assert json.loads(answer.choices[0].message.content)["name"] == "switch"
+    assert answer.choices[0].finish_reason == "tool_calls"
+    (outcome,) = server.wait_outcomes(1)
+    assert outcome.schema_valid is True
+    assert outcome.task_success is True
+
+
+@pytest.mark.req("V7")
+def test_a_response_format_constrains_the_answer(server):
+    schema = {
+        "type": "object",
+        "properties": {"n": {"enum": [1, 2]}},
+        "required": ["n"],
+        "additionalProperties": False,
+    }
+    answer = server.client().chat.completions.create(
+        model="base",
+        messages=HELLO,
+        max_tokens=50,
+        response_format={"type": "json_schema", "json_schema": {"name": "n", "schema": schema}},
+    )
+    assert json.loads(answer.choices[0].message.content)["n"] in (1, 2)
+
+
+def test_free_text_with_tools_is_a_schema_failure(server):
+    server.client().chat.completions.create(
+        model="base", messages=HELLO, tools=[TOOL], max_tokens=4, temperature=0
+    )
+    (outcome,) = server.wait_outcomes(1)
+    assert outcome.schema_valid is False
+    assert outcome.task_success is False
+
+
+@pytest.mark.req("V1")
+@pytest.mark.parametrize("prompt", ["yes no", ["yes", "no true"], [5, 6, 7], [[5, 6], [7, 8, 9]]])
+def test_completions_take_every_kind_of_prompt_and_echo_its_logprobs(server, prompt):
+    answer = server.client().completions.create(
+        model="base", prompt=prompt, max_tokens=0, echo=True, logprobs=1
+    )
+    many = isinstance(prompt, list) and not isinstance(prompt[0], int)
+    assert len(answer.choices) == (len(prompt) if many else 1)
+    for choice in answer.choices:
+        assert choice.logprobs.token_logprobs[0] is None
+        assert all(value <= 0 for value in choice.logprobs.token_logprobs[1:])
+        assert "".join(choice.logprobs.tokens) == choice.text
+
+
+@pytest.mark.req("V5")
+def test_an_unknown_key_is_refused(server):
+    with pytest.raises(openai.AuthenticationError):
+        server.client("sk-nobody").models.list()
+
+
+@pytest.mark.req("V5")
+def test_another_tenants_models_look_as_if_they_did_not_exist(server):
+    rollout(server, "weather")
+    for model in ("weather", ADAPTER, f"candidate:{DIGEST}"):
+        foreign = server.post(
+            "/v1/chat/completions", key="sk-globex", model=model, messages=HELLO, max_tokens=1
+        )
+        nowhere = server.post(
+            "/v1/chat/completions", key="sk-globex", model="nowhere", messages=HELLO, max_tokens=1
+        )
+        assert foreign.status_code == 404
+        assert foreign.text.replace(model, "nowhere") == nowhere.text
+    names = {m.id for m in server.client("sk-globex").models.list()}
+    assert names == {"base", "tiny"}
+    assert ADAPTER in {m.id for m in server.client().models.list()}
+
+
+@pytest.mark.req("V5")
+def test_only_an_evaluation_key_may_name_a_candidate(server):
+    server.directory.apply(fact(trained(DIGEST), seq=1, run="weather"))
+    ask = {"model": f"candidate:{DIGEST}", "messages": HELLO, "max_tokens": 2}
+    assert server.post("/v1/chat/completions", **ask).status_code == 404
+    allowed = server.post("/v1/chat/completions", key="sk-acme-eval", **ask)
+    assert allowed.status_code == 200
+    assert allowed.headers["X-Sluice-Model"] == f"candidate:{DIGEST}"
+
+
+def test_a_shadow_mirrors_and_both_arms_report(server):
+    rollout(server, "shadowed", name="tiny-shadowed-v1")
+    answer = server.post("/v1/chat/completions", model="shadowed", messages=HELLO, max_tokens=3)
+    assert answer.headers["X-Sluice-Model"] == "base"
+    outcomes = server.wait_outcomes(2)
+    assert [(o.arm, o.model) for o in outcomes] == [
+        ("stable", "base"),
+        ("shadow", "tiny-shadowed-v1"),
+    ]
+    assert len({o.request_id for o in outcomes}) == 1
+
+
+def test_a_canary_answers_its_share_until_it_is_rolled_back(server):
+    rollout(server, "canaried", name="tiny-canaried-v1", stage="canary", percent=100)
+    ask = {"model": "canaried", "messages": HELLO, "max_tokens": 2}
+    answer = server.post("/v1/chat/completions", **ask)
+    assert answer.headers["X-Sluice-Model"] == "tiny-canaried-v1"
+    back = RolledBack(
+        deployment="canaried", adapter_id="tiny-canaried-v1", to="base", reason="r", mend="m"
+    )
+    server.directory.apply(fact(back, seq=10**6, run="canaried"))
+    again = server.post("/v1/chat/completions", **ask)
+    assert again.headers["X-Sluice-Model"] == "base"
+
+
+def test_a_canary_that_fails_before_its_first_byte_is_answered_from_stable(server):
+    rollout(server, "fragile", adapter=BROKEN, name="tiny-fragile-v1", stage="canary", percent=100)
+    answer = server.post("/v1/chat/completions", model="fragile", messages=HELLO, max_tokens=2)
+    assert answer.status_code == 200
+    assert answer.headers["X-Sluice-Model"] == "base"
+    outcomes = server.wait_outcomes(2)
+    assert [(o.arm, o.error) for o in outcomes] == [("canary", "OSError"), ("stable", None)]
+
+
+@pytest.mark.req("G2")
+def test_a_fingerprint_is_the_log_probability_of_the_next_token(server):
+    ask = {"model": "base", "messages": HELLO, "token_ids": [5, 9]}
+    assert server.post("/v1/internal/fingerprint", **ask).status_code == 403
+    print_ = server.post("/v1/internal/fingerprint", key="sk-acme-eval", **ask).json()
+    answer = server.client().completions.create(
+        model="base",
+        prompt=[*print_["prompt_token_ids"], 9],
+        max_tokens=0,
+        echo=True,
+        logprobs=0,
+    )
+    assert print_["logprobs"][1] == pytest.approx(
+        answer.choices[0].logprobs.token_logprobs[-1], abs=1e-4
+    )
+
+
+def test_errors_are_openais_and_say_what_mends_them(server):
+    too_long = server.post("/v1/completions", model="base", prompt=[5] * 600, max_tokens=1)
+    assert too_long.status_code == 400
+    assert too_long.json()["error"]["code"] == "context_length_exceeded"
+    assert too_long.json()["error"]["mend"]
+    assert server.post("/v1/completions", model="base").status_code == 400
+    with pytest.raises(openai.NotFoundError, match="does not exist"):
+        server.client().chat.completions.create(model="nowhere", messages=HELLO)
+
+
+def test_it_is_healthy_only_once_the_model_is_there(engine):
+    from starlette.testclient import TestClient
+
+    loaded = []
+    app = create_app(
+        engine=lambda: loaded[0] if loaded else None,
+        directory=Directory(),
+        keys=KEYS,
+        sink=Outcomes(),
+        folders=lambda _: None,
+    )
+    with TestClient(app) as client:
+        assert client.get("/healthz").status_code == 503
+        loaded.append(engine)
+        assert client.get("/healthz").status_code == 200

@@ -1,0 +1,76 @@
+import json
+
+import lm_eval
+import pytest
+import torch
+from lm_eval.tasks import TaskManager
+from transformers import AutoTokenizer
+
+TASK = """
+task: tiny_choice
+dataset_path: json
+dataset_kwargs:
+  data_files: {{test: {data}}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{{{question}}}}"
+doc_to_choice: ["yes", "no"]
+doc_to_target: answer
+metric_list:
+  - metric: acc
+"""
+
+
+@pytest.mark.req("V1")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("tokenized", [True, False], ids=["token ids", "text"])
+def test_lm_evaluation_harness_scores_choices_as_the_model_does(
+    shared_server,
+    base,
+    reference,
+    tokenized,
+    tmp_path,
+    monkeypatch,
+):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-acme")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    questions = ["Is the fox quick?", "Is it true?", "The weather in Paris:"]
+    data = tmp_path / "items.jsonl"
+    data.write_text("".join(json.dumps({"question": q, "answer": 0}) + "\n" for q in questions))
+    (tmp_path / "tiny_choice.yaml").write_text(TASK.format(data=data))
+    results = lm_eval.simple_evaluate(
+        model="local-completions",
+        model_args={
+            "model": "base",
+            "base_url": f"{shared_server.url}/v1/completions",
+            "tokenizer": str(base),
+            "tokenizer_backend": "huggingface",
+            "tokenized_requests": tokenized,
+            "num_concurrent": 1,
+        },
+        tasks=["tiny_choice"],
+        task_manager=TaskManager(include_path=str(tmp_path), include_defaults=False),
+        log_samples=True,
+        bootstrap_iters=0,
+    )
+    samples = results["samples"]["tiny_choice"]
+    assert len(samples) == 3
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    for sample in samples:
+        question = sample["doc"]["question"]
+        for choice, response in zip((" yes", " no"), sample["filtered_resps"], strict=True):
+            expected, greedy = continuation(reference, tokenizer, question, choice)
+            assert float(response[0]) == pytest.approx(expected, abs=1e-2)
+            assert str(response[1]) == str(greedy)
+
+
+def continuation(model, tokenizer, context, text):
+    """Log-probability of `text` after `context` by the reference, and whether it is greedy."""
+    start = len(tokenizer(context)["input_ids"])
+    ids = tokenizer(context + text)["input_ids"]
+    with torch.inference_mode(), model.disable_adapter():
+        logprobs = model(torch.tensor([ids])).logits[0].float().log_softmax(-1)
+    rows = logprobs[start - 1 : -1]
+    chosen = torch.tensor(ids[start:])
+    total = float(rows.gather(1, chosen[:, None]).sum())
+    return total, bool((rows.argmax(-1) == chosen).all())
