@@ -23,7 +23,7 @@ from services.rollout import ladder
 from services.rollout.adapters.traffic import Traffic
 from services.rollout.judge import Limits, Verdict, alarm, conclude, judge, looks
 from services.rollout.stage import Window
-from shared.errors import TransientError
+from shared.messaging.delivery import ServiceStops
 from shared.messaging.steps import Step, Steps
 from shared.messaging.tail import BATCH
 
@@ -134,7 +134,7 @@ async def _follow(
             if step.cancelled.is_set():
                 return None
             if steps.bus.stopping.is_set():
-                raise TransientError("the service stops; another goes on from the run log")
+                raise ServiceStops("the service stops; another goes on from the run log")
             caught_up = len(batch) < BATCH
             if caught_up and deadline is not None and time.time() >= deadline:
                 return _out_of_time(window, limits, stage, run.job.rollout, want)
