@@ -30,6 +30,9 @@ from shared.messaging.tail import BATCH
 log = logging.getLogger("sluice.rollout")
 
 PROGRESS_EVERY_S = 2.0
+GUARDED_OUTCOMES = 200_000
+"""A hold may last days: its guard begins a new window after this many, so memory stays bounded.
+Each new window spends one more stage's share of the error."""
 
 
 def register(steps: Steps) -> None:
@@ -110,11 +113,7 @@ async def _follow(
     if run.job is None:
         raise ValueError(f"run {run.ref} has no job")
     limits, want = Limits.of(run.job), ladder.wanted(run.job.rollout, stage)
-    window = Window(
-        stage=stage.stage,
-        adapter_id=stage.adapter_id,
-        latency_limit=limits.maximum_latency_ratio,
-    )
+    window = _window(stage, limits)
     since = ladder.reference_since(run, stage)
     reported = 0.0
     batches = traffic.outcomes(run.ref.tenant, stage.deployment, since=since)
@@ -131,6 +130,8 @@ async def _follow(
                     )
                     if verdict:
                         return _judged(stage, verdict)
+            if deadline is None and window.candidate.n + window.stable.n >= GUARDED_OUTCOMES:
+                window = _window(stage, limits)
             if step.cancelled.is_set():
                 return None
             if steps.bus.stopping.is_set():
@@ -144,6 +145,14 @@ async def _follow(
                     return None
                 await _report(step, stage, window, want)
     return None
+
+
+def _window(stage: StageStarted, limits: Limits) -> Window:
+    return Window(
+        stage=stage.stage,
+        adapter_id=stage.adapter_id,
+        latency_limit=limits.maximum_latency_ratio,
+    )
 
 
 def _out_of_time(
