@@ -23,13 +23,16 @@ from services.rollout import ladder
 from services.rollout.adapters.traffic import Traffic
 from services.rollout.judge import Limits, Verdict, alarm, conclude, judge, looks
 from services.rollout.stage import Window
-from shared.errors import TransientError
+from shared.messaging.delivery import ServiceStops
 from shared.messaging.steps import Step, Steps
 from shared.messaging.tail import BATCH
 
 log = logging.getLogger("sluice.rollout")
 
 PROGRESS_EVERY_S = 2.0
+GUARDED_OUTCOMES = 200_000
+"""A hold may last days: its guard begins a new window after this many, so memory stays bounded.
+Each new window spends one more stage's share of the error."""
 
 
 def register(steps: Steps) -> None:
@@ -110,11 +113,7 @@ async def _follow(
     if run.job is None:
         raise ValueError(f"run {run.ref} has no job")
     limits, want = Limits.of(run.job), ladder.wanted(run.job.rollout, stage)
-    window = Window(
-        stage=stage.stage,
-        adapter_id=stage.adapter_id,
-        latency_limit=limits.maximum_latency_ratio,
-    )
+    window = _window(stage, limits)
     since = ladder.reference_since(run, stage)
     reported = 0.0
     batches = traffic.outcomes(run.ref.tenant, stage.deployment, since=since)
@@ -131,10 +130,12 @@ async def _follow(
                     )
                     if verdict:
                         return _judged(stage, verdict)
+            if deadline is None and window.candidate.n + window.stable.n >= GUARDED_OUTCOMES:
+                window = _window(stage, limits)
             if step.cancelled.is_set():
                 return None
             if steps.bus.stopping.is_set():
-                raise TransientError("the service stops; another goes on from the run log")
+                raise ServiceStops("the service stops; another goes on from the run log")
             caught_up = len(batch) < BATCH
             if caught_up and deadline is not None and time.time() >= deadline:
                 return _out_of_time(window, limits, stage, run.job.rollout, want)
@@ -144,6 +145,14 @@ async def _follow(
                     return None
                 await _report(step, stage, window, want)
     return None
+
+
+def _window(stage: StageStarted, limits: Limits) -> Window:
+    return Window(
+        stage=stage.stage,
+        adapter_id=stage.adapter_id,
+        latency_limit=limits.maximum_latency_ratio,
+    )
 
 
 def _out_of_time(

@@ -24,13 +24,21 @@ from nats.js.errors import APIError
 
 from contracts import subjects
 from contracts.base import Service
-from shared.errors import SluiceError
+from shared.errors import SluiceError, TransientError
 
 log = logging.getLogger("sluice.delivery")
 
 UNEXPECTED_TRIES = 3
 MAX_DELAY_S = 30.0
 DEAD_STREAM = "DEAD"
+
+
+class ServiceStops(TransientError):
+    """A long step gives its message back because the process ends."""
+
+
+AFTER_STOP_S = 2.5
+"""Longer than a fetch waits: the message must not be handed to the process that is leaving."""
 
 
 def backoff_s(deliveries: int) -> float:
@@ -92,7 +100,8 @@ class RetryOrBury(BaseMiddleware[Any, Msg]):
             return False
         deliveries = self.msg.metadata.num_delivered or 1
         if will_retry(exc_val, deliveries):
-            delay = backoff_s(deliveries)
+            leaving = isinstance(exc_val, ServiceStops)
+            delay = AFTER_STOP_S if leaving else backoff_s(deliveries)
             log.warning("%s: %s; again in %.1f s", self.msg.subject, exc_val, delay)
             raise NackMessage(delay=delay) from exc_val
         try:

@@ -164,9 +164,11 @@ WHOLE = [
 @pytest.mark.req("G9")
 async def test_a_healthy_candidate_climbs_the_whole_ladder(jetstream, settings) -> None:
     progress = []
-    listener = await jetstream._nc.subscribe(
-        "sluice.v1.progress.>", cb=lambda m: _keep(progress, m)
-    )
+
+    async def keep(message) -> None:
+        progress.append(message.data.decode())
+
+    listener = await jetstream._nc.subscribe("sluice.v1.progress.>", cb=keep)
     await register(jetstream)
     async with create_app(settings).running(), users(jetstream, {}):
         run = await until(jetstream, lambda r: "completed" in story(r))
@@ -180,10 +182,6 @@ async def test_a_healthy_candidate_climbs_the_whole_ladder(jetstream, settings) 
     # At 100 % nobody is left on the stable arm: its reference is the stage before.
     last = {m.name: m for m in run.stages_judged[-1].measurements}
     assert last["stable_success"].n > 0
-
-
-async def _keep(found: list[str], message) -> None:
-    found.append(message.data.decode())
 
 
 @pytest.mark.req("G9")

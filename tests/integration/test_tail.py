@@ -1,52 +1,79 @@
-"""Tails on a real nats-server."""
+"""A tail reads in order, live, and finds its place again after the broker was away."""
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 
 import nats
+import pytest
 
-from contracts.diagnosis import RunCancelled
-from contracts.subjects import RunRef
-from shared.errors import TransientError
 from shared.messaging.provision import provision
-from shared.messaging.runlog import RunLog
-from shared.messaging.tail import tail
+from shared.messaging.tail import history, last_sequence, tail
+
+SUBJECT = "sluice.v1.telemetry.acme.assistant"
 
 
-async def test_a_tail_replays_follows_and_survives_a_broker_restart(nats_server) -> None:
+@pytest.fixture
+async def jetstream(nats_server):
+    async def quiet(_: Exception) -> None: ...
+
     connection = await nats.connect(
-        nats_server.url, max_reconnect_attempts=-1, reconnect_time_wait=0.1
+        nats_server.url, max_reconnect_attempts=-1, reconnect_time_wait=0.1, error_cb=quiet
     )
     js = connection.jetstream()
     await provision(js)
-    log = RunLog(js)
-    for n in range(5):
-        await log.append(RunRef("acme", f"r{n}"), RunCancelled(), cause="c")
-    seen: list[str] = []
-
-    async def follow() -> None:
-        async for batch in tail(js, "RUN", "sluice.v1.run.>", since=1, idle_s=0.2):
-            seen.extend(message.subject.split(".")[4] for message in batch)
-
-    task = asyncio.ensure_future(follow())
-    async with asyncio.timeout(5):
-        while len(seen) < 5:
-            await asyncio.sleep(0.05)
-    assert seen == [f"r{n}" for n in range(5)]
-
-    nats_server.kill()
-    await nats_server.start()
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                await log.append(RunRef("acme", "after"), RunCancelled(), cause="c")
-                break
-            except TransientError:
-                await asyncio.sleep(0.2)
-        while "after" not in seen:
-            await asyncio.sleep(0.05)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    assert seen == [*(f"r{n}" for n in range(5)), "after"]
+    yield js
     await connection.close()
+
+
+async def publish(jetstream, *bodies: int) -> None:
+    for body in bodies:
+        await jetstream.publish(SUBJECT, str(body).encode(), stream="TELEMETRY")
+
+
+async def read(reader, count: int, found: list[int]) -> None:
+    async with asyncio.timeout(30):
+        async for batch in reader:
+            found += [int(message.data) for message in batch]
+            if len(found) >= count:
+                return
+
+
+@pytest.mark.req("P3")
+async def test_a_tail_survives_the_brokers_death_without_loss_or_repetition(
+    jetstream, nats_server
+) -> None:
+    await publish(jetstream, *range(300))
+    found: list[int] = []
+    async with aclosing(tail(jetstream, "TELEMETRY", SUBJECT, since=1, idle_s=0.2)) as reader:
+        await read(reader, 300, found)
+        nats_server.kill()
+        await nats_server.start()
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    await publish(jetstream, *range(300, 320))
+                    break
+                except Exception:
+                    await asyncio.sleep(0.1)
+        await read(reader, 320, found)
+    assert found == list(range(320))
+
+
+async def test_a_tail_begins_where_it_is_told_and_leaves_no_consumer(jetstream) -> None:
+    await publish(jetstream, *range(10))
+    found: list[int] = []
+    async with aclosing(tail(jetstream, "TELEMETRY", SUBJECT, since=6, idle_s=0.2)) as reader:
+        await read(reader, 5, found)
+    assert found == [5, 6, 7, 8, 9]
+    names = {c.name for c in await jetstream.consumers_info("TELEMETRY")}
+    assert names == {"monitoring-outcomes"}
+
+
+async def test_history_ends_at_the_present(jetstream) -> None:
+    assert await history(jetstream, "TELEMETRY", SUBJECT) == []
+    await publish(jetstream, *range(700))
+    await jetstream.publish("sluice.v1.telemetry.other.d", b"-1", stream="TELEMETRY")
+    assert await last_sequence(jetstream, "TELEMETRY") == 701
+    assert [int(m.data) for m in await history(jetstream, "TELEMETRY", SUBJECT)] == list(range(700))
