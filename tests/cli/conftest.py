@@ -12,7 +12,6 @@ from pathlib import Path
 
 import nats
 import pytest
-
 from typer.testing import CliRunner
 
 from contracts.export import SCHEMAS

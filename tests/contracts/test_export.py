@@ -73,7 +73,10 @@ def test_a_breaking_change_against_a_baseline_is_reported(tmp_path: Path) -> Non
 
 def test_the_command_checks_the_committed_files() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "contracts.export", "--check"], capture_output=True, text=True
+        [sys.executable, "-m", "contracts.export", "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -99,7 +102,7 @@ def test_every_consumer_is_a_receive_operation(consumer) -> None:
         for name, operation in asyncapi_document()["operations"].items()
         if operation["action"] == "receive" and name.startswith(f"{consumer.service}.")
     ]
-    assert len({name for name in receives}) >= 1
+    assert receives
 
 
 def test_what_each_service_receives_is_what_its_consumers_filter() -> None:
