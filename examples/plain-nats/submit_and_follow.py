@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import json
 import secrets
+from pathlib import Path
 
 import nats
 from nats.js.errors import APIError
@@ -30,9 +31,7 @@ ENDINGS = {
 }
 
 
-async def main(path: str, run: str | None, server: str) -> int:
-    with open(path) as file:
-        job = json.load(file)
+async def main(job: dict, run: str | None, server: str) -> int:
     tenant = job["tenant"]
     run = run or f"{job['name']}-{secrets.token_hex(4)}"
     connection = await nats.connect(server)
@@ -90,4 +89,5 @@ if __name__ == "__main__":
     parser.add_argument("--run")
     parser.add_argument("--server", default="nats://127.0.0.1:4222")
     options = parser.parse_args()
-    raise SystemExit(asyncio.run(main(options.job, options.run, options.server)))
+    job = json.loads(Path(options.job).read_text(encoding="utf-8"))
+    raise SystemExit(asyncio.run(main(job, options.run, options.server)))
