@@ -8,8 +8,6 @@ import sys
 
 import pytest
 
-from services.cli.main import app
-
 HEAVY = ("torch", "transformers", "faststream", "nats", "pydantic", "httpx", "fastapi", "rich")
 
 
@@ -35,10 +33,28 @@ def test_help_takes_less_than_half_a_second_of_processor_time() -> None:
 @pytest.mark.req("P8")
 @pytest.mark.parametrize(
     "command",
-    [str(found.name or found.callback.__name__) for found in app.registered_commands] + ["dead"],
+    [
+        "up",
+        "submit",
+        "watch",
+        "runs",
+        "show",
+        "cancel",
+        "retry",
+        "approve",
+        "card",
+        "verify",
+        "alerts",
+        "dead",
+        "schema",
+        "doctor",
+        "provision",
+    ],
 )
 def test_every_command_explains_itself(command: str) -> None:
     from typer.testing import CliRunner
+
+    from services.cli.main import app
 
     done = CliRunner().invoke(app, [command, "--help"])
     assert done.exit_code == 0
