@@ -141,10 +141,9 @@ def _base(settings: Settings) -> Finding:
 
 
 def _version(opened: Session) -> str:
-    version = opened.connection.connected_server_version
     found = opened.connection.connected_server_version
-    version = f"{found.major}.{found.minor}.{found.patch}"
-    return f"nats-server {version} at {opened.settings.nats_url}"
+    number = f"{found.major}.{found.minor}.{found.patch}"
+    return f"nats-server {number} at {opened.settings.nats_url}"
 
 
 async def _broker(opened: Session) -> AsyncIterator[Finding]:

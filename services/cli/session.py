@@ -19,11 +19,11 @@ import nats
 import nats.errors
 from nats.aio.client import Client
 from nats.js import JetStreamContext
-from nats.js.errors import NotFoundError, ServiceUnavailableError
+from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
 from contracts.base import SLUG
 from contracts.subjects import RunRef
-from shared.errors import InvalidInput, Misconfigured, TransientError
+from shared.errors import InvalidInput, Misconfigured, PermanentError, TransientError
 from shared.settings import Settings
 
 PROBE_TIMEOUT_S = 3.0
@@ -64,6 +64,7 @@ async def session(settings: Settings | None = None) -> AsyncIterator[Session]:
     Raises:
         BrokerAway: nothing answers at the address.
         Misconfigured: the broker has no streams of ours.
+        PermanentError: the broker refused a request.
     """
     settings = settings or settings_here()
     await _probe(settings.nats_url)
@@ -92,6 +93,11 @@ async def session(settings: Settings | None = None) -> AsyncIterator[Session]:
         raise Misconfigured(
             f"the broker at {settings.nats_url} has no JetStream, or lacks a stream",
             mend="start nats-server with JetStream, then `sluice provision`",
+        ) from error
+    except APIError as error:
+        raise PermanentError(
+            f"the broker refused: {error.description} ({error.err_code})",
+            mend="run `sluice doctor`",
         ) from error
     except (nats.errors.Error, TimeoutError) as error:
         raise _away(settings.nats_url, error) from error

@@ -29,6 +29,8 @@ from services.cli import numbers
 
 Mood = Literal["good", "bad", "plain"]
 
+MOST_PROBLEMS = 8
+
 REMEDIES = {
     "repair_registry": "repair the artifact the summary names, then `sluice retry`",
     "retrain": "train with more data, more steps or a higher rank, then submit again",
@@ -80,7 +82,9 @@ def _short(digest: str) -> str:
 
 
 def _problems(rows: tuple[Problem, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    details = tuple(f"{row.where}: {row.problem}" for row in rows)
+    details = tuple(f"{row.where}: {row.problem}" for row in rows[:MOST_PROBLEMS])
+    if more := len(rows) - len(details):
+        details = (*details, f"… and {more} more; --json shows all")
     return details, tuple(dict.fromkeys(row.mend for row in rows if row.mend))
 
 

@@ -210,6 +210,17 @@ async def test_runs_and_show_tell_the_story(sluice, js, job_folder) -> None:
     ]
 
 
+async def test_a_log_that_cannot_be_read_hides_no_other_run(sluice, js) -> None:
+    await RunLog(js).append(REF, ACCEPTED, cause="c0")
+    bad = subjects.fact("demo", "bad", ACCEPTED)
+    await js.publish(bad, b"{", stream="RUN", headers={"ce-type": ACCEPTED.type_name()})
+    rows = {row["run"]: row["status"] for row in (await sluice("runs", "--json")).lines}
+    assert rows == {"r1": "active", "bad": "unreadable"}
+    done = await sluice("show", "bad")
+    assert done.code == 1
+    assert "error: the log of run demo/bad holds a message that is no fact" in done.err
+
+
 async def test_cancel_publishes_and_a_closed_run_cannot_be_cancelled(sluice, js) -> None:
     log = RunLog(js)
     await log.append(REF, ACCEPTED, cause="c0")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from contracts.catalog import EVENTS
+from contracts.diagnosis import RunRejected
 from contracts.envelope import Recorded
 from contracts.export import SCHEMAS
 from contracts.run import CLOSED, fold
@@ -90,6 +91,16 @@ def test_nothing_stopped_a_promoted_run() -> None:
 def test_time_goes_to_the_service_that_stated_the_fact() -> None:
     run = run_of("diagnosis.accepted", "diagnosis.train_advised", "curation.curated")
     assert stage_seconds(run) == {"diagnosis": 2.0, "curation": 2.0}
+    submitted = run.log[0].at - timedelta(seconds=3)
+    assert stage_seconds(run, submitted) == {"diagnosis": 5.0, "curation": 2.0}
+
+
+def test_many_problems_are_cut_short() -> None:
+    [problem] = sample("diagnosis.rejected").problems
+    telling = tell(RunRejected(problems=(problem,) * 40))
+    assert len(telling.details) == 9
+    assert telling.details[-1] == "… and 32 more; --json shows all"
+    assert len(telling.mends) == 1
 
 
 @pytest.mark.parametrize(

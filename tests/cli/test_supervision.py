@@ -26,7 +26,8 @@ from shared.settings import Settings
 async def main():
     connection = await nats.connect(Settings().nats_url)
     async def answer(message):
-        await message.respond(json.dumps({"pid": os.getpid(), "base": os.environ.get("SLUICE_BASE")}).encode())
+        told = {"pid": os.getpid(), "base": os.environ.get("SLUICE_BASE")}
+        await message.respond(json.dumps(told).encode())
     await connection.subscribe(subjects.health("echo"), cb=answer)
     await asyncio.Event().wait()
 
@@ -94,7 +95,8 @@ async def test_a_leashed_program_dies_with_a_killed_parent() -> None:
     code = (
         "import subprocess, sys, time\n"
         "from shared.leash import leashed\n"
-        "child = subprocess.Popen(leashed([sys.executable, '-c', 'import time; time.sleep(600)']))\n"
+        "program = [sys.executable, '-c', 'import time; time.sleep(600)']\n"
+        "child = subprocess.Popen(leashed(program))\n"
         "print(child.pid, flush=True); time.sleep(600)"
     )
     parent = await asyncio.create_subprocess_exec(

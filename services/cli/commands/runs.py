@@ -8,6 +8,8 @@ import typer
 
 from services.cli.options import DEFAULT_TENANT, Json, Tenant
 
+NOT_YET = "no service has taken it yet"
+
 
 def runs(
     tenant: Tenant = DEFAULT_TENANT,
@@ -16,7 +18,7 @@ def runs(
 ) -> None:
     """List runs with their state."""
     from contracts.run import Run
-    from services.cli.reading import run_refs, submitted_at
+    from services.cli.reading import UnreadableRun, read_log, run_refs, submitted_at
     from services.cli.reporting import emit, note
     from services.cli.session import Session, perform
     from services.cli.story import tell
@@ -26,15 +28,18 @@ def runs(
         log = RunLog(opened.js)
         rows = []
         for ref in await run_refs(opened.js, "*" if every_tenant else tenant):
-            run = await log.load(ref)
+            try:
+                run, fault = await read_log(log, ref), ""
+            except UnreadableRun as error:
+                run, fault = Run(ref=ref), str(error)
             began = run.log[0].at if run.log else await submitted_at(opened.js, ref)
-            rows.append((began, run))
+            rows.append((began, run, fault))
         rows.sort(key=lambda row: (row[0] is not None, row[0], str(row[1].ref)))
         if not rows and not json:
             note("no runs; submit one with `sluice submit FILE`")
-        for began, run in rows:
-            status = run.status if run.version else "submitted"
-            last = tell(run.log[-1].event).headline if run.log else "no service has taken it yet"
+        for began, run, fault in rows:
+            status = "unreadable" if fault else run.status if run.version else "submitted"
+            last = tell(run.log[-1].event).headline if run.log else fault or NOT_YET
             if json:
                 emit(_as_json(run, status, began.isoformat() if began else None, last))
             else:

@@ -7,7 +7,7 @@ from services.cli.options import DEFAULT_TENANT, Json, RunName, Tenant
 
 def show(run: RunName, tenant: Tenant = DEFAULT_TENANT, json: Json = False) -> None:
     """Tell a run's whole story: verdicts, numbers, times, where it stopped and what to do."""
-    from services.cli.reading import load_run
+    from services.cli.reading import load_run, submitted_at
     from services.cli.reporting import emit
     from services.cli.screen import PlainView, fact_as_json, outcome_as_json
     from services.cli.session import Session, perform, run_ref
@@ -17,10 +17,11 @@ def show(run: RunName, tenant: Tenant = DEFAULT_TENANT, json: Json = False) -> N
 
     async def work(opened: Session) -> None:
         found = await load_run(opened, ref)
+        submitted = await submitted_at(opened.js, ref)
         if json:
             document = outcome_as_json(found)
             document.pop("kind")
-            document["stages_s"] = stage_seconds(found)
+            document["stages_s"] = stage_seconds(found, submitted)
             document["facts"] = [fact_as_json(record) for record in found.log]
             emit(document)
             return
@@ -30,7 +31,7 @@ def show(run: RunName, tenant: Tenant = DEFAULT_TENANT, json: Json = False) -> N
             return
         for record in found.log:
             view.fact(record)
-        print(times_text(found))
+        print(times_text(found, submitted))
         view.outcome(found)
 
     perform(work)

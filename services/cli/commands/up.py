@@ -21,7 +21,7 @@ def up(
     ] = Path(".sluice"),
     port: Annotated[int, typer.Option(help="Of the embedded NATS.")] = 4222,
     serving_port: Annotated[int, typer.Option(help="Of the OpenAI-compatible API.")] = 8080,
-    console_port: Annotated[int, typer.Option(help="Of the web console.")] = 8000,
+    console_port: Annotated[int, typer.Option(help="Of the web console.")] = 8081,
     base: Annotated[
         str | None,
         typer.Option(envvar="SLUICE_BASE", help="The base model serving loads: folder or name."),

@@ -40,7 +40,7 @@ class Plan:
     home: Path
     port: int = 4222
     serving_port: int = 8080
-    console_port: int = 8000
+    console_port: int = 8081
     base: str | None = None
     services: tuple[str, ...] = tuple(Service)
     extra: tuple[tuple[str, str], ...] = ()
