@@ -185,7 +185,8 @@ class CompletionTrainer(SFTTrainer):
             steps=num_training_steps,
             warmup_share=self._session.plan.recipe.train.warmup_share,
         )
-        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, rate)
+        optimizer = self.optimizer if optimizer is None else optimizer
+        self.lr_scheduler = LambdaLR(optimizer, rate)
         self._created_lr_scheduler = True
         return self.lr_scheduler
 
