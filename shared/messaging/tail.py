@@ -64,7 +64,7 @@ async def tail(
                     await subscription.consumer_info()
                     quiet = 0
                 batch = await subscription.fetch(BATCH, timeout=idle_s)
-            except nats.errors.TimeoutError:
+            except TimeoutError:  # the client raises its own and the standard one
                 pass
             except _BROKER_AWAY as error:
                 log.warning("%s: %r; opening it again at %d", subject, error, position)

@@ -1,0 +1,51 @@
+"""Settings of the console, from `SLUICE_CONSOLE_*` environment variables."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shared.errors import Misconfigured
+
+
+class ConsoleSettings(BaseSettings):
+    """Where the console listens, who may use it, and how much it remembers."""
+
+    model_config = SettingsConfigDict(env_prefix="SLUICE_CONSOLE_", extra="ignore", frozen=True)
+
+    host: str = "127.0.0.1"
+    port: int = 8081
+    token: str | None = None
+    """What a person signs in with. Needed as soon as `host` is not the loopback."""
+    hosts: tuple[str, ...] = ()
+    """Further host names a browser may use for the console (behind a proxy, say)."""
+    runs_kept: int = 500
+    """Runs held in memory; older ones are read from the run log when asked for."""
+    alerts_kept: int = 500
+
+    @property
+    def loopback(self) -> bool:
+        return self.host == "localhost" or _is_loopback(self.host)
+
+    @property
+    def allowed_hosts(self) -> list[str]:
+        """`Host` headers that are served, so that another site's name cannot be pointed here."""
+        if not self.loopback and not self.hosts:
+            return ["*"]  # the token guards it
+        return ["127.0.0.1", "localhost", "[::1]", self.host, *self.hosts]
+
+    def require_safe(self) -> None:
+        """Raises Misconfigured if other machines could reach the console without a token."""
+        if not self.loopback and not self.token:
+            raise Misconfigured(
+                f"the console would listen on {self.host} without a token",
+                mend="set SLUICE_CONSOLE_TOKEN, or SLUICE_CONSOLE_HOST=127.0.0.1",
+            )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
