@@ -128,8 +128,9 @@ class Hyperparameters(Frozen):
     max_length: int = Field(default=1024, ge=8)
     checkpoint_every: int = Field(default=10, ge=1)
     """Optimizer steps between checkpoints."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the matrix products. Weights, gradients and the optimizer are float32 either way."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the matrix products; weights, gradients and the optimizer are float32 either way. `auto` is
+    bfloat16 where the processor multiplies it natively. The recipe records the choice."""
     seed: int = 0
 
 

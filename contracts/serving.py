@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 
 from contracts.base import Digest, Frozen
 
@@ -14,17 +14,18 @@ class EngineDescription(Frozen):
     tokenizer: Digest
     max_lora_rank: int
     target_modules: tuple[str, ...]
+    dtype: str
     engine: str
-    """Name and version, for the card."""
+    """Implementation choices, for people."""
 
 
 class FingerprintQuestion(Frozen):
     """`POST /v1/internal/fingerprint`: what follows this prompt?"""
 
     model: str
-    messages: tuple[dict[str, JsonValue], ...]
+    messages: tuple[dict[str, JsonValue], ...] = Field(min_length=1)
     tools: tuple[dict[str, JsonValue], ...] = ()
-    token_ids: tuple[int, ...]
+    token_ids: tuple[int, ...] = Field(min_length=1, max_length=1000)
     """Whose next-token log-probabilities to give."""
 
 

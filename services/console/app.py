@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from contracts.base import Service
 from services.console.adapters.commands import BusCommands
 from services.console.adapters.feed import Feed
-from services.console.adapters.web import serving
 from services.console.projection import Projection
 from services.console.routes import build
 from services.console.settings import ConsoleSettings
 from shared.messaging.broker import Bus
 from shared.messaging.host import App
 from shared.settings import Settings
+from shared.web import serving
 
 
 def create_app(settings: Settings, console: ConsoleSettings | None = None) -> App:
@@ -25,11 +26,14 @@ def create_app(settings: Settings, console: ConsoleSettings | None = None) -> Ap
     feed = Feed(projection, lambda: bus.jetstream)
     api = build(projection, console, load=feed.load, command=BusCommands(lambda: bus.jetstream))
 
+    def web() -> AbstractAsyncContextManager[None]:
+        return serving(api, host=console.host, port=console.port, setting="SLUICE_CONSOLE_PORT")
+
     def status() -> dict[str, Any]:
         return {"runs": len(projection.runs()), "url": f"http://{console.host}:{console.port}"}
 
     return App(
         bus,
-        beside=(feed.running, lambda: serving(api, host=console.host, port=console.port)),
+        beside=(feed.running, web),
         status=status,
     )

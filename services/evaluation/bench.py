@@ -85,6 +85,7 @@ class Bench:
             ),
             fingerprints,
             served,
+            tolerance=g2.TOLERANCE_NATS[engine.dtype],
         )
         return self._judged(verdict, trained, began, ())
 

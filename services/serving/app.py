@@ -1,30 +1,28 @@
-"""Serving, wired: model, keys, artifacts and the HTTP application."""
+"""Serving, wired: engine, routing projection, telemetry, and the HTTP application beside them."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
-from fastapi import FastAPI
-
-from contracts.base import Digest
-from contracts.telemetry import Outcome
+from contracts.base import Digest, Service
+from contracts.job import BaseModelRef
+from services.serving.bus import Projection, TelemetrySink
 from services.serving.directory import Directory
 from services.serving.engine.llama_engine import LlamaEngine
-from services.serving.execution import OutcomeSink
-from services.serving.http.app import create_app
+from services.serving.http.app import create_app as create_http
 from services.serving.keys import Keys
 from services.serving.settings import ServingSettings
 from shared.artifacts import ArtifactStore
-
-
-class Discard:
-    """An outcome sink for serving on its own, without a bus."""
-
-    async def emit(self, outcome: Outcome) -> None:
-        return None
+from shared.keys import client_keys, service_secret
+from shared.messaging.broker import Bus
+from shared.messaging.host import App
+from shared.models import digest_cache, resolve_base
+from shared.settings import Settings
+from shared.web import serving
 
 
 class StoredAdapters:
@@ -34,41 +32,65 @@ class StoredAdapters:
         self._store, self._root = store, root
 
     def __call__(self, digest: Digest) -> Path:
-        target = self._root / digest.removeprefix("sha256:")
-        return self._store.fetch_tree(digest, target)
+        return self._store.fetch_tree(digest, self._root / digest.removeprefix("sha256:"))
 
 
-def build(
-    settings: ServingSettings,
-    *,
-    directory: Directory | None = None,
-    sink: OutcomeSink | None = None,
-    keys: Keys | None = None,
-) -> FastAPI:
-    """The application; the model loads while it starts, `/healthz` says when it is ready."""
-    label = settings.label or settings.base.resolve().name
-    loaded: list[LlamaEngine] = []
-    home = settings.shared.home
-    app = create_app(
-        engine=lambda: loaded[0] if loaded else None,
-        directory=directory or Directory(base_label=label),
-        keys=keys or Keys.load_or_create(settings.keys_path, tenants=settings.tenants),
-        sink=sink or Discard(),
-        folders=StoredAdapters(ArtifactStore(settings.shared.artifacts_url), home / "serving"),
+def create_app(settings: Settings) -> App:
+    """The only wiring.
+
+    The model loads while the rest starts; `/healthz` says when it is ready.
+
+    Raises:
+        InvalidInput: there is no such base.
+    """
+    own = ServingSettings(**settings.model_dump())
+    base = BaseModelRef(model=own.base)
+    folder = resolve_base(base, own.home)
+    bus = Bus(Service.SERVING, own)
+    artifacts = ArtifactStore(own.artifacts_url)
+    directory = Directory(base_label=base.label)
+    sink = TelemetrySink(lambda: bus.jetstream)
+    registry_key = own.home / "keys" / "registry" / "signing-key.pub"
+    projection = Projection(directory, lambda: bus.jetstream, artifacts, registry_key)
+    engines: list[LlamaEngine] = []
+    http = create_http(
+        engine=lambda: engines[0] if engines else None,
+        directory=directory,
+        keys=Keys(service_secret(own), functools.partial(client_keys, own, *own.serving_tenants)),
+        sink=sink,
+        folders=StoredAdapters(artifacts, own.home / "serving" / "adapters"),
     )
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async def load() -> None:
-            engine = await asyncio.to_thread(
-                LlamaEngine, settings.base, settings.engine(), label=label
-            )
-            loaded.append(engine)
+    async def model() -> AsyncIterator[None]:
+        load = functools.partial(
+            LlamaEngine,
+            folder,
+            own.engine(),
+            label=base.label,
+            digest_cache=digest_cache(own.home),
+        )
 
-        loading = asyncio.create_task(load())
-        yield
-        await loading
-        await asyncio.to_thread(loaded[0].close)
+        async def start() -> None:
+            engines.append(await asyncio.to_thread(load))
 
-    app.router.lifespan_context = lifespan
-    return app
+        loading = asyncio.create_task(start())
+        try:
+            yield
+        finally:
+            await loading
+            await asyncio.to_thread(engines[0].close)
+
+    def web() -> AbstractAsyncContextManager[None]:
+        return serving(
+            http,
+            host=own.serving_host,
+            port=own.serving_port,
+            setting="SLUICE_SERVING_PORT",
+        )
+
+    return App(
+        bus,
+        beside=(model, projection.running, sink.running, web),
+        status=lambda: {"ready": bool(engines), "base": base.label},
+    )

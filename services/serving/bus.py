@@ -21,7 +21,7 @@ from contracts import subjects
 from contracts.envelope import Recorded, UnknownEvent, recorded
 from contracts.registry import CandidateRegistered
 from contracts.telemetry import Outcome
-from services.serving.directory import Directory
+from services.serving.directory import BASE, Directory
 from shared.artifacts import ArtifactStore
 from shared.bundles import open_card
 from shared.errors import SluiceError
@@ -34,6 +34,7 @@ RUN = "RUN"
 TELEMETRY = "TELEMETRY"
 ALL_FACTS = f"{subjects.PREFIX}.run.>"
 OUTCOMES_IN_FLIGHT = 10_000
+UNOBSERVED = {BASE, "evaluation", "direct"}
 
 
 class Projection:
@@ -117,6 +118,9 @@ class TelemetrySink:
         self.dropped = 0
 
     async def emit(self, outcome: Outcome) -> None:
+        """Only deployments are observed: the base or an adapter asked by name has no rollout."""
+        if outcome.deployment in UNOBSERVED:
+            return
         try:
             self._queue.put_nowait(outcome)
         except asyncio.QueueFull:

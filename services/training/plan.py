@@ -17,6 +17,7 @@ from contracts.base import Digest, Frozen, digest_of
 from contracts.curation import DatasetCurated
 from contracts.job import AdaptationJob, Hyperparameters
 from contracts.training import Recipe
+from shared.precision import Precision
 
 PLAN_FILE = "plan.json"
 
@@ -43,15 +44,19 @@ def recipe_of(
     base: Digest,
     tokenizer: Digest,
     versions: Mapping[str, str],
+    native: Precision = "float32",
 ) -> Recipe:
     """The recipe of `job` on the curated dataset. `method` is the job's, or diagnosis' choice."""
+    train = job.method.train
+    if train.precision == "auto":
+        train = train.model_copy(update={"precision": native})
     return Recipe(
         method=method,
         base=base,
         tokenizer=tokenizer,
         dataset=curated.card,
         lora=job.method.lora if method in ("lora", "qlora") else None,
-        train=job.method.train,
+        train=train,
         versions=dict(versions),
     )
 

@@ -13,13 +13,7 @@ from services.serving.directory import Directory
 from services.serving.http.app import create_app
 from services.serving.keys import Keys
 
-KEYS = Keys.of(
-    {
-        "sk-acme": {"tenant": "acme", "scopes": ["serve"]},
-        "sk-acme-eval": {"tenant": "acme", "scopes": ["serve", "evaluate"]},
-        "sk-globex": {"tenant": "globex", "scopes": ["serve", "evaluate"]},
-    }
-)
+KEYS = Keys("sk-service", lambda: {"acme": "sk-acme", "globex": "sk-globex"})
 BROKEN = "sha256:" + "b" * 64
 
 

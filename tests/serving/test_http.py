@@ -136,14 +136,22 @@ def test_another_tenants_models_look_as_if_they_did_not_exist(server):
     rollout(server, "weather")
     for model in ("weather", ADAPTER, f"candidate:{DIGEST}"):
         foreign = server.post(
-            "/v1/chat/completions", key="sk-globex", model=model, messages=HELLO, max_tokens=1
+            "/v1/chat/completions",
+            key="sk-service.globex",
+            model=model,
+            messages=HELLO,
+            max_tokens=1,
         )
         nowhere = server.post(
-            "/v1/chat/completions", key="sk-globex", model="nowhere", messages=HELLO, max_tokens=1
+            "/v1/chat/completions",
+            key="sk-service.globex",
+            model="nowhere",
+            messages=HELLO,
+            max_tokens=1,
         )
         assert foreign.status_code == 404
         assert foreign.text.replace(model, "nowhere") == nowhere.text
-    names = {m.id for m in server.client("sk-globex").models.list()}
+    names = {m.id for m in server.client("sk-service.globex").models.list()}
     assert names == {"base", "tiny"}
     assert ADAPTER in {m.id for m in server.client().models.list()}
 
@@ -153,7 +161,7 @@ def test_only_an_evaluation_key_may_name_a_candidate(server):
     server.directory.apply(fact(trained(DIGEST), seq=1, run="weather"))
     ask = {"model": f"candidate:{DIGEST}", "messages": HELLO, "max_tokens": 2}
     assert server.post("/v1/chat/completions", **ask).status_code == 404
-    allowed = server.post("/v1/chat/completions", key="sk-acme-eval", **ask)
+    allowed = server.post("/v1/chat/completions", key="sk-service.acme", **ask)
     assert allowed.status_code == 200
     assert allowed.headers["X-Sluice-Model"] == f"candidate:{DIGEST}"
 
@@ -196,7 +204,7 @@ def test_a_canary_that_fails_before_its_first_byte_is_answered_from_stable(serve
 def test_a_fingerprint_is_the_log_probability_of_the_next_token(server):
     ask = {"model": "base", "messages": HELLO, "token_ids": [5, 9]}
     assert server.post("/v1/internal/fingerprint", **ask).status_code == 403
-    print_ = server.post("/v1/internal/fingerprint", key="sk-acme-eval", **ask).json()
+    print_ = server.post("/v1/internal/fingerprint", key="sk-service.acme", **ask).json()
     answer = server.client().completions.create(
         model="base",
         prompt=[*print_["prompt_token_ids"], 9],

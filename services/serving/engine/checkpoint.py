@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,6 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from contracts.base import Digest
 from shared.errors import Misconfigured
 
 
@@ -99,17 +97,6 @@ def weight_files(folder: Path) -> list[Path]:
             mend="save the model with safe_serialization=True; pickles are never loaded",
         )
     return files
-
-
-def weights_digest(folder: Path) -> Digest:
-    """sha256 of the weights file; of the sorted files' digests, line by line, if there are many."""
-    digests = []
-    for path in weight_files(folder):
-        with path.open("rb") as source:
-            digests.append(hashlib.file_digest(source, "sha256").hexdigest())
-    if len(digests) == 1:
-        return f"sha256:{digests[0]}"
-    return "sha256:" + hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def read_weights(folder: Path, dtype: torch.dtype) -> dict[str, Tensor]:

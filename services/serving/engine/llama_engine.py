@@ -22,9 +22,8 @@ from kernels.lora import implementation
 from services.serving.engine import sampling
 from services.serving.engine.adapters import AdapterShelf, content_digest, read_adapter
 from services.serving.engine.batching import WaitingLine, admissible, step_of
-from services.serving.engine.checkpoint import weights_digest
 from services.serving.engine.constraint import Constraints
-from services.serving.engine.model import Llama
+from services.serving.engine.model import FUSED, Llama
 from services.serving.engine.port import (
     AdapterInfo,
     AdapterRefused,
@@ -39,6 +38,7 @@ from services.serving.engine.port import (
 from services.serving.engine.prefix_cache import PrefixCache, block_keys
 from services.serving.engine.sequence import EventStream, Sequence
 from services.serving.engine.text import TextStream
+from shared.models import base_digest, tokenizer_digest
 
 _log = logging.getLogger(__name__)
 _LOGIT_ROWS = 128
@@ -68,7 +68,12 @@ class LlamaEngine:
     """See `services.serving.engine.port.Engine`."""
 
     def __init__(
-        self, folder: Path, config: EngineConfig = EngineConfig(), *, label: str = ""
+        self,
+        folder: Path,
+        config: EngineConfig = EngineConfig(),
+        *,
+        label: str = "",
+        digest_cache: Path | None = None,
     ) -> None:
         from transformers import AutoTokenizer
 
@@ -82,7 +87,10 @@ class LlamaEngine:
         shape = self._model.shape
         self._info = ModelInfo(
             label=label or folder.resolve().name,
-            base=weights_digest(folder),
+            base=base_digest(folder, cache=digest_cache),
+            tokenizer=tokenizer_digest(folder, cache=digest_cache),
+            max_lora_rank=config.max_lora_rank,
+            target_modules=tuple(name for fused in FUSED.values() for name in fused),
             dtype=config.dtype,
             vocab_size=shape.vocab,
             context=self._model.context,

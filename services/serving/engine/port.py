@@ -144,7 +144,11 @@ class ModelInfo:
 
     label: str
     base: Digest
-    """Digest of the base checkpoint's weights file."""
+    """Digest of the base checkpoint (`shared.models.base_digest`)."""
+    tokenizer: Digest
+    max_lora_rank: int
+    target_modules: tuple[str, ...]
+    """Linear layers an adapter may touch."""
     dtype: str
     vocab_size: int
     context: int

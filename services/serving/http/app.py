@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
+from contracts.serving import EngineDescription, FingerprintAnswer, FingerprintQuestion
 from services.serving import boundary
 from services.serving.directory import Directory, Route
 from services.serving.engine.port import (
@@ -28,7 +29,7 @@ from services.serving.engine.port import (
 from services.serving.execution import AdapterFolders, Answer, Ask, Execution, OutcomeSink
 from services.serving.http import errors, render
 from services.serving.http.errors import HttpError
-from services.serving.http.wire import ChatRequest, CompletionRequest, FingerprintRequest
+from services.serving.http.wire import ChatRequest, CompletionRequest
 from services.serving.keys import Caller, Keys
 from shared import chat
 
@@ -155,36 +156,49 @@ def create_app(
         ]
         return head.reply(choices, list(answers))
 
-    @app.post("/v1/internal/fingerprint")
-    async def fingerprint(body: FingerprintRequest, who: Asked = who) -> dict[str, Any]:
+    async def platform(who: Asked = who) -> Asked:
         if "evaluate" not in who.caller.scopes:
             raise HttpError(
                 403,
                 "this key may not evaluate",
                 code="forbidden",
-                mend="use a key with the evaluate scope",
+                mend="use the platform's service key",
             )
+        return who
+
+    trusted = Depends(platform)
+
+    @app.get("/v1/internal/engine")
+    async def description(_: Asked = trusted) -> Response:
+        now, _execution = running()
+        info = now.info
+        described = EngineDescription(
+            base=info.base,
+            tokenizer=info.tokenizer,
+            max_lora_rank=info.max_lora_rank,
+            target_modules=info.target_modules,
+            dtype=info.dtype,
+            engine=", ".join(f"{k}={v}" for k, v in info.details.items()),
+        )
+        return JSONResponse(described.model_dump(mode="json"))
+
+    @app.post("/v1/internal/fingerprint")
+    async def fingerprint(body: FingerprintQuestion, who: Asked = trusted) -> Response:
         now, execution = running()
         prompt = _render(now, body.messages, body.tools)
         ask = Ask(
             id=who.id,
             tenant=who.caller.tenant,
             generation=GenerationRequest(
-                prompt=prompt, max_tokens=0, next_token_ids=tuple(body.token_ids)
+                prompt=prompt, max_tokens=0, next_token_ids=body.token_ids
             ),
             judge=lambda _: None,
         )
         answer = await execution.begin(ask, route(body.model, who, None))
         events = await answer.complete()
         scored = next(event for event in events if isinstance(event, PromptScored))
-        return {
-            "model": answer.model,
-            "base": now.info.base,
-            "dtype": now.info.dtype,
-            "prompt_token_ids": list(prompt),
-            "token_ids": body.token_ids,
-            "logprobs": list(scored.next_token),
-        }
+        answered = FingerprintAnswer(prompt_token_ids=prompt, logprobs=scored.next_token)
+        return JSONResponse(answered.model_dump(mode="json"))
 
     return app
 
@@ -237,7 +251,7 @@ def _logprobs(events: list[Any]) -> list[TokenLogprob]:
 
 
 def _render(
-    engine: Engine, messages: list[dict[str, Any]], tools: list[dict[str, Any]]
+    engine: Engine, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
 ) -> tuple[int, ...]:
     turns = [{**m, "content": _content(m.get("content"))} for m in messages]
     try:

@@ -64,12 +64,3 @@ class CompletionRequest(_Generate):
     max_tokens: int | None = Field(default=16, ge=0)
     echo: bool = False
     logprobs: int | None = Field(default=None, ge=0, le=20)
-
-
-class FingerprintRequest(_Wire):
-    """POST /v1/internal/fingerprint."""
-
-    model: str
-    messages: list[dict[str, Any]] = Field(min_length=1)
-    tools: list[dict[str, Any]] = Field(default_factory=list)
-    token_ids: list[int] = Field(min_length=1, max_length=1000)

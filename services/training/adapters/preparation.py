@@ -18,6 +18,7 @@ from services.training.plan import TrainerPlan, optimizer_steps, recipe_of, work
 from services.training.settings import TrainingSettings
 from shared.artifacts import ArtifactStore
 from shared.models import base_digest, digest_cache, resolve_base, tokenizer_digest
+from shared.precision import precision
 
 LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "tokenizers", "safetensors")
 
@@ -53,6 +54,7 @@ def prepare(
         base=base_digest(base, cache=cache),
         tokenizer=tokenizer_digest(base, cache=cache),
         versions={name: version(name) for name in LIBRARIES},
+        native=precision(),
     )
     work = work_folder(home, recipe)
     train = store.fetch(curated.train, work / "train.jsonl")

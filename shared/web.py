@@ -19,8 +19,12 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving(api: FastAPI, *, host: str, port: int) -> AsyncIterator[None]:
-    """Serve until the block ends. Raises Misconfigured if the port is taken."""
+async def serving(api: FastAPI, *, host: str, port: int, setting: str) -> AsyncIterator[None]:
+    """Serve until the block ends. `setting` is the variable that names the port.
+
+    Raises:
+        Misconfigured: the port is taken.
+    """
     config = uvicorn.Config(
         api,
         host=host,
@@ -30,7 +34,7 @@ async def serving(api: FastAPI, *, host: str, port: int) -> AsyncIterator[None]:
         timeout_graceful_shutdown=2,
     )
     server = _Server(config)
-    task = asyncio.create_task(_serve(server, host, port))
+    task = asyncio.create_task(_serve(server, host, port, setting))
     try:
         while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn has no event
             await asyncio.sleep(0.02)
@@ -42,10 +46,10 @@ async def serving(api: FastAPI, *, host: str, port: int) -> AsyncIterator[None]:
         await asyncio.wait({task})
 
 
-async def _serve(server: uvicorn.Server, host: str, port: int) -> None:
+async def _serve(server: uvicorn.Server, host: str, port: int, setting: str) -> None:
     try:
         await server.serve()
     except SystemExit as error:
         raise Misconfigured(
-            f"cannot listen on {host}:{port}", mend="set SLUICE_CONSOLE_PORT to a free port"
+            f"cannot listen on {host}:{port}", mend=f"set {setting} to a free port"
         ) from error
