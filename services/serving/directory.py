@@ -122,8 +122,7 @@ class Directory:
     def _update(self, tenant: str, name: str, seq: int, **changes: object) -> None:
         now = self._deployments.get((tenant, name), Deployment(tenant=tenant, name=name))
         if seq >= now.seq:
-            self._deployments[tenant, name] = replace(now, seq=seq, **changes)  # type: ignore[arg-
-            type]
+            self._deployments[tenant, name] = replace(now, seq=seq, **changes)  # type: ignore[arg-type]
         else:
             self._deployments.setdefault((tenant, name), now)
 

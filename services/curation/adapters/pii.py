@@ -86,8 +86,8 @@ _RULES: tuple[tuple[str, re.Pattern[str]], ...] = (
         "HOST",
         re.compile(
             r"\b(?:https?|ssh|ftp|ldaps?|redis|mongodb|postgres(?:ql)?|mysql|amqp|nats)://"
-            r"(?:[^\s/@\"']+@)?(?P<value>(?!(?:localhost|host(?:name)?|server|domain|address|your)\b
-            )[a-z][a-z0-9-]*)(?=[:/\"'\s]|$)", re.IGNORECASE,
+            r"(?:[^\s/@\"']+@)?(?P<value>(?!(?:localhost|host(?:name)?|server|domain|address|your)\b)[a-z][a-z0-9-]*)(?=[:/\"'\s]|$)",
+            re.IGNORECASE,
         ),
     ),
     ("HOST", re.compile(r"(?<![\w%:\\.)])\\\\(?P<value>[A-Za-z][\w.-]+)\\(?!\\)")),
