@@ -10,8 +10,6 @@ from typer.testing import CliRunner
 
 from services.cli.main import app
 
-pytest.importorskip("shared.bundles", reason="the registry's bundles are not in this tree")
-
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> tuple[Path, Path]:

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from services.cli.supervision.base import base_folder
 from services.cli.supervision.home import HomeInUse, announce, locked_home
+from services.cli.supervision.platform import Plan
 from services.cli.supervision.selection import select, user_programs
 from services.cli.supervision.supervisor import Program, Supervisor, pause_s
-from shared.errors import InvalidInput
+from shared.errors import InvalidInput, Misconfigured
 from shared.leash import leashed
 from shared.messaging.embedded import free_port
 
@@ -138,6 +140,21 @@ def test_services_are_chosen_in_the_order_of_a_run() -> None:
     for bad in ("echo", "nats=x", "training=x", "A=b", "echo=a b"):
         with pytest.raises(InvalidInput):
             user_programs((bad,))
+
+
+def test_the_base_is_a_folder_a_name_or_the_only_one(tmp_path) -> None:
+    with pytest.raises(Misconfigured, match="which base model"):
+        base_folder(tmp_path, None)
+    small = tmp_path / "models" / "small"
+    small.mkdir(parents=True)
+    (small / "config.json").write_text("{}")
+    assert base_folder(tmp_path, None) == base_folder(tmp_path, "small") == small.resolve()
+    assert base_folder(tmp_path, str(small)) == small.resolve()
+    with pytest.raises(Misconfigured, match="no checkpoint 'large'"):
+        base_folder(tmp_path, "large")
+    told = Plan(home=tmp_path, base="small", services=("serving",)).environment()
+    assert told["SLUICE_SERVING_BASE"] == str(small.resolve())
+    assert "SLUICE_SERVING_BASE" not in Plan(home=tmp_path, services=("training",)).environment()
 
 
 @pytest.fixture

@@ -24,7 +24,9 @@ def up(
     console_port: Annotated[int, typer.Option(help="Of the web console.")] = 8081,
     base: Annotated[
         str | None,
-        typer.Option(envvar="SLUICE_BASE", help="The base model serving loads: folder or name."),
+        typer.Option(
+            envvar="SLUICE_BASE", help="What serving loads: a folder, or a name under models/."
+        ),
     ] = None,
     only: Annotated[
         list[str] | None, typer.Option(help="These services (repeat, or a,b); `none`: NATS alone.")

@@ -19,6 +19,7 @@ from nats.aio.client import Client
 
 from contracts.base import Service
 from services.cli.session import session
+from services.cli.supervision.base import base_folder
 from services.cli.supervision.health import wait_until_healthy
 from services.cli.supervision.home import announce, locked_home
 from services.cli.supervision.supervisor import Program, Supervisor, Watched
@@ -61,7 +62,7 @@ class Plan:
         }
 
     def environment(self) -> dict[str, str]:
-        """What every service is told."""
+        """What every service is told. Raises Misconfigured if serving has no base to load."""
         told = {
             "SLUICE_HOME": str(self.home),
             "SLUICE_NATS_URL": self.nats_url,
@@ -73,18 +74,23 @@ class Plan:
             # idle OpenMP threads must not spin beside ten other processes
             "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive"),
         }
-        return told | ({"SLUICE_BASE": self.base} if self.base else {})
+        if self.base:
+            told["SLUICE_BASE"] = self.base
+        if Service.SERVING in self.services:
+            told["SLUICE_SERVING_BASE"] = str(base_folder(self.home, self.base))
+        return told
 
     def programs(self) -> tuple[Program, ...]:
-        """One program per service. Raises Misconfigured if a service is not installed."""
+        """One program per service. Raises Misconfigured if one cannot run."""
         modules = [(name, f"services.{name}") for name in self.services]
         missing = [name for name, module in modules if not _runnable(module)]
         if missing:
             raise Misconfigured(
                 f"not installed: {', '.join(missing)}", mend="leave them out with --without"
             )
+        told = self.environment()
         return tuple(
-            Program(name=name, argv=(sys.executable, "-m", module), env=self.environment())
+            Program(name=name, argv=(sys.executable, "-m", module), env=told)
             for name, module in (*modules, *self.extra)
         )
 
