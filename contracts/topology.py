@@ -56,7 +56,6 @@ STREAMS: tuple[Stream, ...] = (
         purpose="live progress",
         max_age_s=DAY_S,
         max_bytes=64 << 20,
-        storage="memory",
     ),
     Stream(
         name="TELEMETRY",

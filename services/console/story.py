@@ -82,6 +82,8 @@ def rail(run: Run) -> tuple[RailStage, ...]:
 
 def current_stage(run: Run) -> StageName:
     """Where the run is, or where it stopped."""
+    if run.status == "declined":
+        return "diagnosis"
     done = _done(run)
     if run.synthesis_requested and not run.synthesized:
         return "synthesis"

@@ -20,6 +20,7 @@ HERE = Path(__file__).parent
 STATIC = HERE / "static"
 FACTS_SHOWN = 300
 
+_STATUS_WORDS = {"active": "under way", "declined": "no training needed"}
 _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 
@@ -30,6 +31,13 @@ def age(moment: datetime, now: datetime | None = None) -> str:
         if seconds >= size:
             return f"{seconds // size} {unit}"
     return "now"
+
+
+def clock(moment: datetime, now: datetime | None = None) -> str:
+    """The time, with its day where that is not today: `22:37:51`, `21 Nov 22:37:51`. In UTC."""
+    moment = moment.astimezone(UTC)
+    today = moment.date() == (now or datetime.now(UTC)).date()
+    return moment.strftime("%H:%M:%S" if today else "%d %b %H:%M:%S")
 
 
 def number(value: float) -> str:
@@ -51,6 +59,8 @@ _ENVIRONMENT = Environment(
 )
 _ENVIRONMENT.filters |= {
     "age": age,
+    "clock": clock,
+    "status": lambda status: _STATUS_WORDS.get(status, status.replace("_", " ")),
     "number": number,
     "sentence": sentence,
     "path": path_of,

@@ -101,9 +101,15 @@ class Bus:
             await self.stop()
             raise
 
-    async def stop(self) -> None:
-        """Let handlers finish within the grace period, then close the connection."""
+    async def stop_consuming(self) -> None:
+        """Take no more messages and let handlers finish within the grace period."""
         self.stopping.set()
+        for subscriber in self.broker.subscribers:
+            await subscriber.stop()
+
+    async def stop(self) -> None:
+        """Stop consuming and close the connection."""
+        await self.stop_consuming()
         await self.broker.stop()
 
     async def _on_error(self, error: Exception) -> None:

@@ -41,28 +41,31 @@ class App:
         """Connected, checked, consuming, and answering health, until the block ends."""
         started = time.time()
         await self.bus.connect()
-        async with _all(self.beside):
-            await self.bus.broker.start()
 
-            async def health(message: Any) -> None:
-                answer = {
-                    "service": self.bus.service,
-                    "pid": os.getpid(),
-                    "up_s": round(time.time() - started, 1),
-                    **self.status(),
-                }
-                await message.respond(json.dumps(answer).encode())
+        async def health(message: Any) -> None:
+            answer = {
+                "service": self.bus.service,
+                "pid": os.getpid(),
+                "up_s": round(time.time() - started, 1),
+                **self.status(),
+            }
+            await message.respond(json.dumps(answer).encode())
 
-            probe = await self.bus.connection.subscribe(
-                subjects.health(self.bus.service), cb=health
-            )
-            try:
-                yield
-            finally:
-                self.bus.stopping.set()
-                with suppress(Exception):
-                    await probe.unsubscribe()
-                await self.bus.stop()
+        try:
+            async with _all(self.beside):
+                await self.bus.broker.start()
+                probe = await self.bus.connection.subscribe(
+                    subjects.health(self.bus.service), cb=health
+                )
+                try:
+                    yield
+                finally:
+                    self.bus.stopping.set()
+                    with suppress(Exception):
+                        await probe.unsubscribe()
+                    await self.bus.stop_consuming()
+        finally:  # last: what runs beside the consumers may still publish while it ends
+            await self.bus.stop()
 
 
 @asynccontextmanager

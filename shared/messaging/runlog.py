@@ -9,21 +9,27 @@ again. Transition and trigger are one message, so there is no outbox.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections import OrderedDict
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import nats.errors
 from nats.js import JetStreamContext
+from nats.js.api import RawStreamMsg
 from nats.js.errors import APIError, NotFoundError
+from pydantic import ValidationError
 
 from contracts import subjects
 from contracts.base import Event
-from contracts.envelope import MSG_ID, event_id, headers_of, recorded
+from contracts.envelope import MSG_ID, UnknownEvent, event_id, headers_of, recorded
 from contracts.run import Run
 from contracts.subjects import RunRef
 from shared.errors import PermanentError, TransientError
 from shared.telemetry import current_traceparent
+
+log = logging.getLogger("sluice.runlog")
 
 STREAM = "RUN"
 PUBLISH_TIMEOUT_S = 5.0
@@ -33,6 +39,17 @@ _REMEMBERED_RUNS = 256
 
 class RunClosed(PermanentError):
     """The run has ended; the fact no longer matters."""
+
+
+def _with(run: Run, message: RawStreamMsg) -> Run:
+    """The run after one more message. What is no fact counts for the version alone."""
+    sequence = int(message.seq or 0)
+    subject = str(message.subject)
+    try:
+        return run.apply(recorded(subject, message.headers or {}, message.data or b"", sequence))
+    except (UnknownEvent, ValidationError, ValueError, KeyError) as error:
+        log.warning("%s, sequence %d: not a fact, passed over: %s", subject, sequence, error)
+        return replace(run, version=sequence)
 
 
 class RunLog:
@@ -58,14 +75,7 @@ class RunLog:
                     direct=True,
                     next=True,
                 )
-                run = run.apply(
-                    recorded(
-                        str(message.subject),
-                        message.headers or {},
-                        message.data or b"",
-                        int(message.seq or 0),
-                    )
-                )
+                run = _with(run, message)
         except NotFoundError:
             pass
         except (nats.errors.Error, TimeoutError) as error:

@@ -67,6 +67,9 @@ async def tail(
             except TimeoutError:  # the client raises its own and the standard one
                 pass
             except _BROKER_AWAY as error:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():  # the client turns one into the other
+                    raise asyncio.CancelledError from error
                 log.warning("%s: %r; opening it again at %d", subject, error, position)
                 await _close(jetstream, stream, subscription)
                 subscription = None
@@ -115,7 +118,11 @@ async def _open(jetstream: JetStreamContext, stream: str, subject: str, position
 async def _close(jetstream: JetStreamContext, stream: str, subscription: Any) -> None:
     if subscription is None:
         return
+    name = None
     with suppress(*_BROKER_AWAY):
         name = (await subscription.consumer_info()).name
+    with suppress(*_BROKER_AWAY):  # also of a consumer that is gone, or it delays the client's end
         await subscription.unsubscribe()
-        await jetstream.delete_consumer(stream, name)
+    if name is not None:
+        with suppress(*_BROKER_AWAY):
+            await jetstream.delete_consumer(stream, name)

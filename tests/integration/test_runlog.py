@@ -78,3 +78,15 @@ async def test_a_broker_that_is_away_is_a_transient_error(
     nats_server.kill()
     with pytest.raises(TransientError):
         await RunLog(jetstream).append(REF, fact(), cause="a")
+
+
+@pytest.mark.req("P4")
+async def test_a_malformed_message_in_a_runs_log_does_not_make_the_run_unreadable(
+    jetstream,
+) -> None:
+    log = RunLog(jetstream)
+    await log.append(REF, fact(), cause="a")
+    await jetstream.publish("sluice.v1.run.acme.r1.training.trained", b"\xff{", stream="RUN")
+    run = await log.append(REF, fact(1), cause="b")
+    assert [r.cause for r in run.log] == ["a", "b"]
+    assert await RunLog(jetstream).load(REF) == run

@@ -321,6 +321,20 @@ async def test_killing_the_broker_amid_appends_loses_no_acknowledged_event(
     assert sorted(found) == sorted(acknowledged)
 
 
+async def test_every_stream_outlives_a_broker_crash(nats_server, jetstream) -> None:
+    """A stream in memory is gone after a restart; nobody would create it again."""
+    nats_server.kill()
+    await nats_server.start()
+
+    async def names():
+        try:
+            return {s.config.name for s in await jetstream.streams_info()}
+        except (nats.errors.Error, TimeoutError):
+            return None
+
+    assert {s.name for s in STREAMS} <= await until(names)
+
+
 # 5 -----------------------------------------------------------------------------------------------
 
 
