@@ -129,8 +129,8 @@ class Hyperparameters(Frozen):
     checkpoint_every: int = Field(default=10, ge=1)
     """Optimizer steps between checkpoints."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the matrix products; weights, gradients and the optimizer are float32 either way. `auto` is
-    bfloat16 where the processor multiplies it natively. The recipe records the choice."""
+    """Of the matrix products; weights, gradients and the optimizer are float32 either way.
+    `auto` is bfloat16 where the processor multiplies it natively; the recipe has the choice."""
     seed: int = 0
 
 
@@ -208,6 +208,12 @@ class GatePolicy(Frozen):
     """G5: the non-inferiority margin, as a proportion (0.02 is two percentage points)."""
     level: float = Field(default=0.95, gt=0.5, lt=1)
     attempts: int = Field(default=1, ge=1, le=10)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> GatePolicy:
+        if missing := {"G1", "G2", "G3"} - set(self.required):
+            raise ValueError(f"every candidate passes G1, G2 and G3; add {sorted(missing)}")
+        return self
 
 
 class CanaryStage(Frozen):

@@ -25,8 +25,14 @@ def register(steps: Steps, bench: Bench) -> None:
         "G5": bench.g5,
     }
     for gate, judge in gates.items():
-        steps.on(gate.lower(), done=_judged(gate))(judge)
+        steps.on(gate.lower(), done=_settled(gate))(judge)
 
 
-def _judged(gate: GateId) -> Callable[[Run, object], bool]:
-    return lambda run, _trigger: gate in run.gates
+def _settled(gate: GateId) -> Callable[[Run, object], bool]:
+    """Whether the run has this gate's verdict, or does not ask for it."""
+
+    def settled(run: Run, _trigger: object) -> bool:
+        asked = run.job is not None and gate in run.job.gates.required
+        return gate in run.gates or not asked
+
+    return settled

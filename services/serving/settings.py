@@ -17,8 +17,8 @@ class ServingSettings(Settings):
     serving_host: str = "127.0.0.1"
     serving_port: int = 8080
     serving_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """`auto` is bfloat16 where the processor multiplies it natively, else float32. bfloat16 is about
-    twice as fast there and moves log-probabilities by up to 0.4."""
+    """`auto` is bfloat16 where the processor multiplies it natively, else float32. bfloat16 is
+    about twice as fast there and moves log-probabilities by up to 0.4."""
     serving_context: int = 4096
     serving_slots: int = 32
     serving_queue: int = 1024

@@ -1,0 +1,217 @@
+"""A whole Sluiceway on this machine: every service a process, a tiny real model, a tiny real job."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import yaml
+
+from shared.messaging.embedded import free_port
+from shared.testing.tiny_model import build_tiny_llama
+
+TENANT = "acme"
+ANSWER = "yes"
+MODEL = "tiny"
+
+
+@dataclass(slots=True)
+class Stack:
+    """A running `sluice up`."""
+
+    home: Path
+    nats_url: str
+    serving_url: str
+    process: subprocess.Popen[bytes]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return environment(self.home) | {
+            "SLUICE_NATS_URL": self.nats_url,
+            "SLUICE_SERVING_URL": self.serving_url,
+        }
+
+    @property
+    def client_key(self) -> str:
+        return str(json.loads((self.home / "keys" / "client.json").read_text())[TENANT])
+
+    def sluice(self, *words: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "services.cli", *words],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+
+    def story(self, run: str) -> dict[str, Any]:
+        shown = self.sluice("show", run, "--json")
+        assert shown.returncode == 0, shown.stderr
+        story: dict[str, Any] = json.loads(shown.stdout)
+        return story
+
+    def pid_of(self, service: str) -> int | None:
+        """The process of a service, found below `sluice up`."""
+        for child in psutil.Process(self.process.pid).children(recursive=True):
+            try:
+                if f"services.{service}" in child.cmdline():
+                    return child.pid
+            except psutil.Error:
+                continue
+        return None
+
+    def ask(self, word: str, conversation: str) -> httpx.Response:
+        return httpx.post(
+            f"{self.serving_url}/chat/completions",
+            headers={
+                "Authorization": f"Bearer {self.client_key}",
+                "X-Conversation-Id": conversation,
+            },
+            json={
+                "model": "answers",
+                "messages": [{"role": "user", "content": word}],
+                "max_tokens": 8,
+                "temperature": 0,
+            },
+            timeout=30,
+        )
+
+
+def environment(home: Path) -> dict[str, str]:
+    return {
+        **os.environ,
+        "SLUICE_HOME": str(home),
+        "SLUICE_TENANT": TENANT,
+        "SLUICE_SERVING_TENANTS": json.dumps([TENANT, "globex"]),
+        "SLUICE_SERVING_DTYPE": "float32",
+        "SLUICE_SERVING_CONTEXT": "512",
+        "SLUICE_BASE": MODEL,
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "OMP_WAIT_POLICY": "passive",
+    }
+
+
+@contextmanager
+def running_stack(home: Path, *, timeout_s: float = 150) -> Iterator[Stack]:
+    """Everything up, until the block ends; then everything down."""
+    build_tiny_llama(home / "models" / MODEL)
+    nats, serving, console = free_port(), free_port(), free_port()
+    ready = home / "ready"
+    log = (home / "up.log").open("wb")
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "services.cli", "up", "--home", str(home)),
+            *("--port", str(nats), "--serving-port", str(serving)),
+            *("--console-port", str(console), "--ready-file", str(ready)),
+        ],
+        env=environment(home),
+        stdout=log,
+        stderr=log,
+    )
+    stack = Stack(home, f"nats://127.0.0.1:{nats}", f"http://127.0.0.1:{serving}/v1", process)
+    try:
+        deadline = time.monotonic() + timeout_s
+        while not ready.exists():
+            assert process.poll() is None, (home / "up.log").read_text()
+            assert time.monotonic() < deadline, (home / "up.log").read_text()
+            time.sleep(0.1)
+        yield stack
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(40)
+        finally:
+            process.kill()
+            log.close()
+
+
+def write_job(folder: Path, **changes: Any) -> Path:
+    """A job that teaches the tiny model one answer, with its data beside it."""
+    rng = random.Random(7)
+    words = {"".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=12)) for _ in range(400)}
+    texts = [f"{a} {b}" for a, b in zip(*[iter(sorted(words))] * 2, strict=False)]
+    rng.shuffle(texts)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, chosen in {
+        "train": texts[:120],
+        "dev": texts[120:150],
+        "heldout": texts[150:190],
+    }.items():
+        rows = [
+            {
+                "id": f"{name}-{n}",
+                "messages": [{"role": "user", "content": text}],
+                **({"target": ANSWER} if name == "train" else {"expected": ANSWER}),
+            }
+            for n, text in enumerate(chosen)
+        ]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    job: dict[str, Any] = {
+        "schema": "sluice.job/v1",
+        "name": "answers",
+        "tenant": TENANT,
+        "task_namespace": "answers",
+        "base": {"model": MODEL, "name": "Tiny"},
+        "behaviour": {
+            "description": "Answer every request with yes.",
+            "scorer": "exact_match",
+            "target": 0.9,
+            "max_tokens": 8,
+        },
+        "data": [
+            {
+                "uri": "train.jsonl",
+                "licence": "Apache-2.0",
+                "provenance": {"source": "written by this test"},
+            }
+        ],
+        "evaluation": {
+            "dev": {"uri": "dev.jsonl", "licence": "Apache-2.0"},
+            "heldout": {"uri": "heldout.jsonl", "licence": "Apache-2.0"},
+            "general": {"tasks": ["sluice_basics"], "limit": 24},
+        },
+        "method": {
+            "lora": {"r": 8, "alpha": 32},
+            "train": {
+                "learning_rate": 0.02,
+                "max_steps": 40,
+                "batch_size": 8,
+                "checkpoint_every": 5,
+                "precision": "float32",
+            },
+        },
+        "curation": {"composition": {"positive": 1.0, "boundary": 0.0, "negative": 0.0}},
+        # A random base knows nothing that it could forget: the margin lets any decay pass.
+        "gates": {"minimum_validity": 0.8, "maximum_decay": 1.0},
+        "rollout": {
+            "deployment": "answers",
+            "shadow_outcomes": 6,
+            "stages": [{"percent": 50, "outcomes": 4}, {"percent": 100, "outcomes": 4}],
+            # the tiny base never ends an answer, so latencies do not compare
+            "maximum_latency_ratio": 1000,
+        },
+    }
+    path = folder / "job.yaml"
+    path.write_text(yaml.safe_dump(_merged(job, changes)))
+    return path
+
+
+def _merged(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    result = dict(document)
+    for key, value in changes.items():
+        deeper = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = _merged(result[key], value) if deeper else value
+    return result
