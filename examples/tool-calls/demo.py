@@ -57,12 +57,9 @@ def drive_traffic(home: Path) -> subprocess.Popen[str]:
     log = (home / "logs" / "traffic.log").open("w")
     return subprocess.Popen(
         [
-            sys.executable,
-            str(HERE / "traffic.py"),
-            *("--rows", str(HERE / "data" / "traffic.jsonl")),
-            *("--model", DEPLOYMENT, "--concurrency", "8"),
+            *(sys.executable, str(HERE / "traffic.py"), str(HERE / "data" / "traffic.jsonl")),
+            *("--deployment", DEPLOYMENT, "--key", key, "--concurrency", "8"),
         ],
-        env={**os.environ, "SLUICE_API_KEY": key},
         stdout=log,
         stderr=log,
         text=True,
@@ -88,7 +85,7 @@ def main() -> int:
         folder = home / "cards" / run
         shutil.rmtree(folder, ignore_errors=True)
         sluice(home, "card", run, "--out", str(folder), check=True)
-        key = home / "keys" / "registry.pub"
+        key = home / "keys" / "registry" / "signing-key.pub"
         sluice(home, "verify", str(folder), "--key", str(key), check=True)
         story = json.loads(
             sluice(home, "show", run, "--json", capture_output=True, check=True).stdout
