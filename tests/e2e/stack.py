@@ -1,4 +1,4 @@
-"""A whole Sluiceway on this machine: every service a process, a tiny real model, a tiny real job."""
+"""A whole Sluiceway on this machine: every service a process, a tiny real model and job."""
 
 from __future__ import annotations
 
