@@ -38,7 +38,8 @@ def build_tiny_llama(folder: Path, *, seed: int = 0) -> Path:
                 tie_word_embeddings=True,
                 bos_token_id=tokenizer.convert_tokens_to_ids("<|im_start|>"),
                 eos_token_id=tokenizer.convert_tokens_to_ids("<|im_end|>"),
-                pad_token_id=tokenizer.convert_tokens_to_ids("<|im_end|>"),
+                # not the end of a turn: the padding row of an embedding is zero, and tied to the head
+                pad_token_id=tokenizer.convert_tokens_to_ids("<|endoftext|>"),
             )
         )
     folder.mkdir(parents=True, exist_ok=True)
@@ -66,7 +67,7 @@ def _tokenizer() -> Any:
         unk_token="<|endoftext|>",
         bos_token="<|im_start|>",
         eos_token="<|im_end|>",
-        pad_token="<|im_end|>",
+        pad_token="<|endoftext|>",
         chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
     )
