@@ -45,6 +45,7 @@ docs: setup ## regenerate schemas and docs/requirements.md
 
 bench: setup ## print the benchmark ratios (benchmarks/RESULTS.md says how to read them)
 	$(BIN)/python benchmarks/bus.py
+	$(BIN)/python benchmarks/serving_engine.py --home $(HOME_)
 
 chaos: setup ## the long failure tests, with their seeds
 	$(BIN)/python -m pytest tests/chaos --long

@@ -1,6 +1,7 @@
 """Tokens per second of the serving engine on a real checkpoint, through its whole scheduler.
 
-`python -m benchmarks.serving_engine MODEL [--dtype float32 bfloat16] [--adapters 0 2]`: prompts of
+`python benchmarks/serving_engine.py MODEL [--dtype float32 bfloat16] [--adapters 0 2]`, or with
+`--home .sluice` for the first checkpoint under it (skipped if there is none): prompts of
 `--prompt` random tokens, greedy, `--tokens` generated each. Medians of `--repeats`.
 """
 
@@ -9,14 +10,23 @@ from __future__ import annotations
 import argparse
 import asyncio
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
 
 from services.serving.engine.llama_engine import EngineConfig, LlamaEngine
 from services.serving.engine.port import Finished, GenerationRequest, Sampling, Token
+
+
+def only_model(home: Path) -> Path | None:
+    """The first checkpoint under `home`, if there is any."""
+    found = sorted((home / "models").glob("*/config.json"))
+    return found[0].parent if found else None
 
 
 def random_adapters(base: Path, root: Path, count: int, rank: int) -> list[Path]:
@@ -72,7 +82,8 @@ async def measure(
 async def main() -> None:
     """Print one line per setting."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", type=Path)
+    parser.add_argument("model", type=Path, nargs="?")
+    parser.add_argument("--home", type=Path, default=Path(".sluice"))
     parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--adapters", nargs="+", type=int, default=[0, 2])
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 16, 32])
@@ -80,6 +91,10 @@ async def main() -> None:
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
+    arguments.model = arguments.model or only_model(arguments.home)
+    if arguments.model is None:
+        print(f"serving engine: skipped, no model under {arguments.home}/models (`make assets`)")
+        return
     with tempfile.TemporaryDirectory() as root:
         folders = random_adapters(arguments.model, Path(root), max(arguments.adapters), 16)
         for dtype in arguments.dtype:

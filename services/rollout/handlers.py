@@ -16,7 +16,6 @@ from contracts.base import Event
 from contracts.job import RolloutPolicy
 from contracts.registry import CandidateRegistered
 from contracts.rollout import StageJudged, StageStarted
-from contracts.run import Run
 from contracts.subjects import RunRef
 from contracts.topology import consumer
 from services.rollout import ladder
@@ -129,6 +128,8 @@ async def _follow(
                         else judge(window, limits, wanted=want)
                     )
                     if verdict:
+                        if deadline is None and not await _still_held(step):
+                            return None
                         return _judged(stage, verdict)
             if deadline is None and window.candidate.n + window.stable.n >= GUARDED_OUTCOMES:
                 window = _window(stage, limits)
@@ -141,7 +142,7 @@ async def _follow(
                 return _out_of_time(window, limits, stage, run.job.rollout, want)
             if time.monotonic() - reported >= PROGRESS_EVERY_S:
                 reported = time.monotonic()
-                if deadline is None and not _held(await step.runlog.load(run.ref), step):
+                if deadline is None and not await _still_held(step):
                     return None
                 await _report(step, stage, window, want)
     return None
@@ -179,8 +180,9 @@ def _judged(stage: StageStarted, verdict: Verdict) -> StageJudged:
     )
 
 
-def _held(run: Run, step: Step) -> bool:
-    """Whether the run still rests in the hold that `step` guards."""
+async def _still_held(step: Step) -> bool:
+    """Whether the run rests in the hold that `step` guards: a later stage has its own judge."""
+    run = await step.runlog.load(step.run.ref)
     return run.status == "held" and run.log[-1].id == step.trigger.id
 
 

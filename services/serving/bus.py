@@ -34,6 +34,8 @@ RUN = "RUN"
 TELEMETRY = "TELEMETRY"
 ALL_FACTS = f"{subjects.PREFIX}.run.>"
 OUTCOMES_IN_FLIGHT = 10_000
+PUBLISHED_AT_ONCE = 32
+"""The broker syncs each outcome to disk: one at a time would wait for it each time."""
 UNOBSERVED = {BASE, "evaluation", "direct"}
 
 
@@ -130,15 +132,15 @@ class TelemetrySink:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Publish until the block ends; what is queued then is still sent."""
-        task = asyncio.create_task(self._publish())
+        tasks = [asyncio.create_task(self._publish()) for _ in range(PUBLISHED_AT_ONCE)]
         try:
             yield
         finally:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._queue.join(), 5.0)
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _publish(self) -> None:
         while True:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from contracts.training import AdapterTrained, TrainingStopped
 from services.training.workshop import Workshop
 from shared.errors import TransientError
+from shared.messaging.delivery import ServiceStops
 from shared.messaging.steps import Step, Steps
 
 
@@ -17,9 +20,20 @@ def register(steps: Steps, workshop: Workshop) -> None:
         if isinstance(order, TrainingStopped):
             return order
         await step.state(order.started)
-        ending = await workshop.train(order, step.report, step.cancelled)
+        leaving = asyncio.create_task(_cancel_when(steps.bus.stopping, step))
+        try:
+            ending = await workshop.train(order, step.report, step.cancelled)
+        finally:
+            leaving.cancel()
+        if ending is None and steps.bus.stopping.is_set():
+            raise ServiceStops("the service stops; another goes on from the checkpoint")
         if ending is None:  # cancelled: the checkpoint stays
             return None
         if isinstance(ending, TransientError):
             raise ending
         return ending
+
+
+async def _cancel_when(stopping: asyncio.Event, step: Step) -> None:
+    await stopping.wait()
+    step.cancelled.set()

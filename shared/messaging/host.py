@@ -22,7 +22,7 @@ from contracts import subjects
 from contracts.base import Service
 from shared import telemetry
 from shared.errors import SluiceError
-from shared.messaging.broker import EX_CONFIG, Bus
+from shared.messaging.broker import EX_CONFIG, EX_UNAVAILABLE, Bus
 from shared.settings import Settings
 
 Background = Callable[[], AbstractAsyncContextManager[None]]
@@ -91,7 +91,7 @@ async def serve(app: App) -> None:
 def host(
     service: Service, create_app: Callable[[Settings], App], settings: Settings | None = None
 ) -> None:
-    """The whole of a service's `__main__`. Exits 78 if it is misconfigured."""
+    """The whole of a service's `__main__`. Exits 78 if misconfigured, 69 if a peer is away."""
     settings = settings or Settings()
     logging.basicConfig(
         level=logging.INFO,
@@ -104,4 +104,4 @@ def host(
         asyncio.run(serve(create_app(settings)))
     except SluiceError as error:
         print(f"{service}: {error}\n  mend: {error.mend}", file=sys.stderr)
-        sys.exit(EX_CONFIG)
+        sys.exit(EX_UNAVAILABLE if error.retryable else EX_CONFIG)

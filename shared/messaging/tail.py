@@ -27,6 +27,7 @@ log = logging.getLogger("sluice.tail")
 
 BATCH = 256
 FORGOTTEN_AFTER_S = 60.0
+ANSWER_S = 5.0
 _QUIET_BEFORE_CHECK = 5
 _BROKER_AWAY = (nats.errors.Error, JetStreamError, TimeoutError, OSError)
 
@@ -85,19 +86,27 @@ async def tail(
 async def history(
     jetstream: JetStreamContext, stream: str, subject: str, *, since: int = 1
 ) -> list[Msg]:
-    """The messages on `subject` from `since` up to the stream's present end."""
-    end = await last_sequence(jetstream, stream)
+    """The messages on `subject` from `since` up to the stream's present end, all of them.
+
+    Raises:
+        TransientError: the broker went away meanwhile; a part of a history would mislead.
+    """
     found: list[Msg] = []
-    if end < since:
+    if await last_sequence(jetstream, stream) < since:
         return found
-    reader = tail(jetstream, stream, subject, since=since, idle_s=0.25)
+    subscription: Any = None
     try:
-        async for batch in reader:
-            found += [m for m in batch if sequence_of(m) <= end]
-            if not batch or sequence_of(batch[-1]) >= end or not batch[-1].metadata.num_pending:
-                return found
+        subscription = await _open(jetstream, stream, subject, max(1, since))
+        there = int((await subscription.consumer_info()).num_pending or 0)
+        while len(found) < there:
+            found += await subscription.fetch(min(BATCH, there - len(found)), timeout=ANSWER_S)
+    except _BROKER_AWAY as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():  # the client turns one into the other
+            raise asyncio.CancelledError from error
+        raise TransientError(f"{subject} does not answer: {error!r}") from error
     finally:
-        await reader.aclose()
+        await _close(jetstream, stream, subscription)
     return found
 
 

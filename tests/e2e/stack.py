@@ -27,14 +27,30 @@ ANSWER = "yes"
 MODEL = "tiny"
 
 
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where a stack listens."""
+
+    nats: int
+    serving: int
+    console: int
+
+
 @dataclass(slots=True)
 class Stack:
     """A running `sluice up`."""
 
     home: Path
-    nats_url: str
-    serving_url: str
+    ports: Ports
     process: subprocess.Popen[bytes]
+
+    @property
+    def nats_url(self) -> str:
+        return f"nats://127.0.0.1:{self.ports.nats}"
+
+    @property
+    def serving_url(self) -> str:
+        return f"http://127.0.0.1:{self.ports.serving}/v1"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -73,7 +89,22 @@ class Stack:
                 continue
         return None
 
-    def ask(self, word: str, conversation: str) -> httpx.Response:
+    def pid_of_broker(self) -> int | None:
+        """The nats-server below `sluice up`."""
+        for child in psutil.Process(self.process.pid).children(recursive=True):
+            try:
+                if Path(child.cmdline()[0]).name == "nats-server":
+                    return child.pid
+            except (psutil.Error, IndexError):
+                continue
+        return None
+
+    def restart(self, *, timeout_s: float = 150) -> None:
+        """SIGTERM, then another `sluice up` on the same home and ports."""
+        stop_up(self.process)
+        self.process = start_up(self.home, self.ports, timeout_s=timeout_s)
+
+    def ask(self, word: str, conversation: str, *, deployment: str = "answers") -> httpx.Response:
         return httpx.post(
             f"{self.serving_url}/chat/completions",
             headers={
@@ -81,7 +112,7 @@ class Stack:
                 "X-Conversation-Id": conversation,
             },
             json={
-                "model": "answers",
+                "model": deployment,
                 "messages": [{"role": "user", "content": word}],
                 "max_tokens": 8,
                 "temperature": 0,
@@ -108,34 +139,48 @@ def environment(home: Path) -> dict[str, str]:
 def running_stack(home: Path, *, timeout_s: float = 150) -> Iterator[Stack]:
     """Everything up, until the block ends; then everything down."""
     build_tiny_llama(home / "models" / MODEL)
-    nats, serving, console = free_port(), free_port(), free_port()
-    ready = home / "ready"
-    log = (home / "up.log").open("wb")
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "services.cli", "up", "--home", str(home)),
-            *("--port", str(nats), "--serving-port", str(serving)),
-            *("--console-port", str(console), "--ready-file", str(ready)),
-        ],
-        env=environment(home),
-        stdout=log,
-        stderr=log,
-    )
-    stack = Stack(home, f"nats://127.0.0.1:{nats}", f"http://127.0.0.1:{serving}/v1", process)
+    ports = Ports(free_port(), free_port(), free_port())
+    stack = Stack(home, ports, start_up(home, ports, timeout_s=timeout_s))
     try:
-        deadline = time.monotonic() + timeout_s
+        yield stack
+    finally:
+        stop_up(stack.process)
+
+
+def start_up(home: Path, ports: Ports, *, timeout_s: float) -> subprocess.Popen[bytes]:
+    """A `sluice up` that is ready."""
+    ready = home / "ready"
+    with (home / "up.log").open("ab") as log:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "services.cli", "up", "--home", str(home)),
+                *("--port", str(ports.nats), "--serving-port", str(ports.serving)),
+                *("--console-port", str(ports.console), "--ready-file", str(ready)),
+            ],
+            env=environment(home),
+            stdout=log,
+            stderr=log,
+        )
+    deadline = time.monotonic() + timeout_s
+    try:
         while not ready.exists():
             assert process.poll() is None, (home / "up.log").read_text()
             assert time.monotonic() < deadline, (home / "up.log").read_text()
             time.sleep(0.1)
-        yield stack
+    except BaseException:
+        stop_up(process)
+        raise
+    return process
+
+
+def stop_up(process: subprocess.Popen[bytes]) -> None:
+    """SIGTERM, and SIGKILL if that is not enough."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(40)
     finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(40)
-        finally:
-            process.kill()
-            log.close()
+        process.kill()
+        process.wait()
 
 
 def write_job(folder: Path, **changes: Any) -> Path:

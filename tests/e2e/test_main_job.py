@@ -235,7 +235,7 @@ async def test_a_second_job_under_one_run_id_is_refused_and_the_first_unharmed(
     first = write_job(tmp_path / "first", base={"model": "absent"})
     assert stack.sluice("submit", str(first), "--run", "twice", "--watch").returncode == 3
     again = stack.sluice("submit", str(first), "--run", "twice")
-    assert again.returncode == 2
+    assert again.returncode == 1
     assert "twice" in again.stderr
     assert "mend" in again.stderr
     assert len(stack.story("twice")["facts"]) == 1

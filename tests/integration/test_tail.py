@@ -8,6 +8,8 @@ from contextlib import aclosing
 import nats
 import pytest
 
+from shared.errors import TransientError
+from shared.messaging import tail as tail_module
 from shared.messaging.provision import provision
 from shared.messaging.tail import history, last_sequence, tail
 
@@ -77,3 +79,25 @@ async def test_history_ends_at_the_present(jetstream) -> None:
     await jetstream.publish("sluice.v1.telemetry.other.d", b"-1", stream="TELEMETRY")
     assert await last_sequence(jetstream, "TELEMETRY") == 701
     assert [int(m.data) for m in await history(jetstream, "TELEMETRY", SUBJECT)] == list(range(700))
+
+
+@pytest.mark.req("P3")
+async def test_half_a_history_is_an_error_and_never_an_answer(
+    jetstream, nats_server, monkeypatch
+) -> None:
+    await publish(jetstream, *range(10))
+    opened = tail_module._open
+
+    async def open_and_lose_the_broker(*arguments):
+        subscription = await opened(*arguments)
+        nats_server.kill()
+        return subscription
+
+    monkeypatch.setattr(tail_module, "_open", open_and_lose_the_broker)
+    hasty = jetstream._nc.jetstream(timeout=0.5)
+    with pytest.raises(TransientError):
+        await history(hasty, "TELEMETRY", SUBJECT)
+    await nats_server.start()
+    async with asyncio.timeout(10):
+        while not jetstream._nc.is_connected:
+            await asyncio.sleep(0.05)

@@ -1,0 +1,157 @@
+"""Kill -9, SIGTERM and a dead broker in the middle of real runs: each run ends once, and whole."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import nats
+import pytest
+
+from contracts.subjects import PREFIX, RunRef
+from contracts.training import TrainingStarted
+from shared.errors import TransientError
+from shared.messaging.runlog import RunLog
+from tests.chaos.havoc import (
+    WORK,
+    Following,
+    Kill,
+    Traffic,
+    assert_done_once,
+    carry_out,
+    kill_9,
+    outside,
+    plan_kills,
+    submit,
+)
+from tests.e2e.stack import TENANT, Stack, running_stack
+
+pytestmark = [
+    pytest.mark.timeout(900),
+    pytest.mark.slow,
+    pytest.mark.xdist_group("e2e"),
+    pytest.mark.req("P3"),
+]
+
+RUN_TIMEOUT_S = 420.0
+ALWAYS = ("evaluation", "registry", "rollout")
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with running_stack(tmp_path_factory.mktemp("chaos") / "home") as running:
+        yield running
+
+
+async def test_services_killed_while_they_work_lose_nothing_and_do_nothing_twice(
+    stack: Stack, tmp_path: Path, seed: int, long: bool, repeat: int
+) -> None:
+    rng = random.Random(seed + repeat)
+    others = [service for service in WORK if service not in ALWAYS]
+    victims = [*WORK, *WORK] if long else [*ALWAYS, rng.choice(others)]
+    kills = plan_kills(rng, victims)
+    print("\n".join(map(str, kills)), flush=True)
+
+    ref = submit(stack, tmp_path / "job", f"killed-{repeat}", max_steps=40, seed=repeat)
+    with Traffic(stack, ref.run):
+        done = await _run_to_its_end(stack, ref, kills)
+    assert done, "nobody was killed"
+    print(f"{len(done)} of {len(kills)} kills struck: {', '.join(map(str, done))}", flush=True)
+    await assert_done_once(stack, ref)
+
+
+async def test_a_killed_broker_comes_back_with_all_it_acknowledged(
+    stack: Stack, tmp_path: Path, seed: int, long: bool, repeat: int
+) -> None:
+    rng = random.Random(seed + repeat)
+    moments = [(service, after) for service in WORK for after in WORK[service]]
+    chosen = rng.sample(moments, 5 if long else 1)
+    ref = submit(stack, tmp_path / "job", f"broken-{repeat}", max_steps=40, seed=10 + repeat)
+    with Traffic(stack, ref.run):
+        async with outside(stack) as jetstream, asyncio.timeout(RUN_TIMEOUT_S):
+            writing = asyncio.create_task(_write_facts(jetstream, f"ledger-{repeat}"))
+            following = Following(jetstream, ref)
+
+            async def strike(after: str, delay_s: float) -> set[str]:
+                await following.until_fact(after)
+                await asyncio.sleep(delay_s)
+                before = (await RunLog(jetstream).load(ref)).ids
+                assert kill_9(stack.pid_of_broker()), "no broker to kill"
+                print(f"broker killed {delay_s:.2f} s after {after}", flush=True)
+                return set(before)
+
+            strikes = [
+                asyncio.create_task(strike(after, rng.uniform(0, 1.5))) for _, after in chosen
+            ]
+            await following.until_over()
+            writing.cancel()
+            acknowledged: set[str] = set().union(*await asyncio.gather(*strikes))
+            written = await writing
+    run = await assert_done_once(stack, ref)
+    assert acknowledged <= run.ids
+    async with outside(stack) as jetstream:
+        ledger = await RunLog(jetstream).load(RunRef(TENANT, f"ledger-{repeat}"))
+    kept = [record.event.steps for record in ledger.log]
+    assert kept[: len(written)] == written
+    assert len(written) > 50
+
+
+@pytest.mark.req("T4")
+async def test_a_platform_stopped_in_mid_training_goes_on_when_it_is_started_again(
+    stack: Stack, tmp_path: Path
+) -> None:
+    ref = submit(stack, tmp_path / "job", "stopped", max_steps=400, seed=99)
+    await _until_step(stack, ref, 12)
+    await asyncio.to_thread(stack.restart)
+    with Traffic(stack, ref.run):
+        async with outside(stack) as jetstream, asyncio.timeout(RUN_TIMEOUT_S):
+            await Following(jetstream, ref).until_over()
+    run = await assert_done_once(stack, ref)
+    assert run.trained is not None
+    assert (run.trained.resumed_from or 0) > 0
+
+
+async def _run_to_its_end(stack: Stack, ref: RunRef, kills: list[Kill]) -> list[Kill]:
+    """The kills that struck."""
+    async with outside(stack) as jetstream, asyncio.timeout(RUN_TIMEOUT_S):
+        following = Following(jetstream, ref)
+        pending = [asyncio.create_task(carry_out(stack, following, kill)) for kill in kills]
+        await following.until_over()
+        struck = await asyncio.gather(*pending)
+    return [kill for kill, hit in zip(kills, struck, strict=True) if hit]
+
+
+async def _write_facts(jetstream: nats.js.JetStreamContext, run: str) -> list[int]:
+    """Numbers stated in a run of their own until cancelled; returns those acknowledged."""
+    log = RunLog(jetstream)
+    ref = RunRef(TENANT, run)
+    acknowledged: list[int] = []
+    number = 0
+    try:
+        while True:
+            fact = TrainingStarted(
+                recipe="sha256:" + "0" * 64, steps=number, memory_estimate_bytes={}
+            )
+            try:
+                await log.append(ref, fact, cause="test", key=str(number))
+            except TransientError:
+                await asyncio.sleep(0.2)
+                continue
+            acknowledged.append(number)
+            number += 1
+            await asyncio.sleep(0.1)
+    except asyncio.CancelledError:
+        return acknowledged
+
+
+async def _until_step(stack: Stack, ref: RunRef, step: int) -> None:
+    connection = await nats.connect(stack.nats_url)
+    subject = f"{PREFIX}.progress.{ref.tenant}.{ref.run}.training"
+    progress = await connection.subscribe(subject)
+    async with asyncio.timeout(180):
+        while json.loads((await progress.next_msg(timeout=150)).data)["done"] < step:
+            pass
+    await connection.close()
