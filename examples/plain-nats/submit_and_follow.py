@@ -2,10 +2,10 @@
 
     python submit_and_follow.py job.json [--run RUN] [--server nats://127.0.0.1:4222]
 
-Everything used here is public: the subjects and headers of `contracts/schemas/asyncapi.json`, the
-job of `contracts/schemas/job.json`. The job must name its files by `sha256:` digests that are in
-the platform's artifact store (`sluice submit --dry-run` shows them), since files do not travel over
-the bus. The same few calls exist in every NATS client: Go, Java, JavaScript, Rust, C#, …
+Everything used is public: subjects and headers of `contracts/schemas/asyncapi.json`, the
+job of `contracts/schemas/job.json`. Files do not travel over the bus: the job names them by
+absolute `file://` URIs that the services can read, or by `sha256:` digests already in their
+artifact store. The same few calls exist in every NATS client: Go, Java, JavaScript, Rust, C#, …
 """
 
 import argparse

@@ -58,7 +58,7 @@ def drive_traffic(home: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [
             *(sys.executable, str(HERE / "traffic.py"), str(HERE / "data" / "traffic.jsonl")),
-            *("--deployment", DEPLOYMENT, "--key", key, "--concurrency", "8"),
+            *("--deployment", DEPLOYMENT, "--key", key, "--concurrency", "16"),
         ],
         stdout=log,
         stderr=log,

@@ -13,7 +13,7 @@ from typing import Any
 from contracts.commands import Retry
 from contracts.subjects import RunRef
 from services.cli.commanding import publish_command
-from services.cli.reading import Stored, UnreadableRun, messages, read_log
+from services.cli.reading import Stored, messages
 from services.cli.session import Session
 from shared.errors import PermanentError
 from shared.messaging.runlog import RunLog
@@ -97,7 +97,7 @@ async def replay(opened: Session, dead: DeadLetter, *, keep: bool = False) -> st
 async def _closed_run(opened: Session, subject: str) -> RunRef | None:
     try:
         ref = RunRef.of(subject)
-        run = await read_log(RunLog(opened.js), ref)
-    except (ValueError, UnreadableRun):  # no run's subject, or a log that says nothing
+        run = await RunLog(opened.js).load(ref)
+    except ValueError:  # no run's subject
         return None
     return ref if run.closed else None

@@ -23,7 +23,7 @@ from contracts.run import Run
 from contracts.subjects import RunRef
 from services.cli.numbers import duration
 from services.cli.outcome import EXIT_CODES
-from services.cli.reading import load_run, read_log, subjects_in
+from services.cli.reading import load_run, subjects_in
 from services.cli.screen import View
 from services.cli.session import Session
 from shared.errors import TransientError
@@ -119,7 +119,7 @@ class _Follower:
     async def _news(self) -> Run:
         while True:
             try:
-                run = await read_log(self._log, self._ref)
+                run = await self._log.load(self._ref)
             except TransientError as error:
                 self._view.waiting(f"{error}; trying again")
                 await asyncio.sleep(LOOK_EVERY_S)

@@ -13,11 +13,11 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import ValidationError
 
-from contracts.base import Digest, Problem, digest_of
+from contracts.base import Problem, digest_of
 from contracts.data import parse_row
 from contracts.job import AdaptationJob
 from services.cli.jobfile import JobFile, Location
-from shared.artifacts import ArtifactStore
+from shared.artifacts import ArtifactStore, Pinned
 from shared.errors import InvalidInput
 
 MOST_PROBLEMS = 20
@@ -29,7 +29,7 @@ class PinnedFile:
 
     field: str
     uri: str
-    digest: Digest
+    pinned: Pinned
     rows: int | None
     """None for content that is already in the store."""
 
@@ -51,7 +51,7 @@ def pin(
         except InvalidInput as error:
             problems.extend(error.problems)
             continue
-        holder["uri"] = done.digest
+        holder["uri"] = str(done.pinned)
         pinned.append(done)
     if problems:
         raise InvalidInput(problems[:MOST_PROBLEMS])
@@ -77,9 +77,13 @@ def _pin_one(
 ) -> PinnedFile:
     field = source.where(location)
     if uri.startswith("sha256:"):
-        if not store.has(uri):
+        try:
+            known = Pinned.parse(uri)
+        except ValueError as error:
+            raise _bad(field, str(error), "name a file instead") from error
+        if not store.has(known.digest):
             raise _bad(field, f"{uri} is not in the artifact store", "name a file instead")
-        return PinnedFile(field=field, uri=uri, digest=uri, rows=None)
+        return PinnedFile(field=field, uri=uri, pinned=known, rows=None)
     path = _path(uri, source.path.parent, field)
     try:
         content = path.read_bytes()
@@ -88,7 +92,7 @@ def _pin_one(
         raise _bad(field, reason, "paths are relative to the job file") from error
     rows = _count_rows(path.name, content)
     digest = digest_of(content) if dry_run else store.put(content)
-    return PinnedFile(field=field, uri=uri, digest=digest, rows=rows)
+    return PinnedFile(field=field, uri=uri, pinned=Pinned.named(digest, path), rows=rows)
 
 
 def _path(uri: str, folder: Path, field: str) -> Path:

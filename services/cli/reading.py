@@ -25,10 +25,6 @@ class NoSuchRun(PermanentError):
     """No command and no fact names this run."""
 
 
-class UnreadableRun(PermanentError):
-    """A run's log holds something that is no fact."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
     """A message as a stream holds it."""
@@ -84,30 +80,13 @@ async def submitted_at(js: JetStreamContext, ref: RunRef) -> datetime | None:
     return None
 
 
-async def read_log(log: RunLog, ref: RunRef) -> Run:
-    """The run as its log tells it.
-
-    Raises:
-        UnreadableRun: a message in the log is no fact; nothing can be said of the run.
-        TransientError: the broker does not answer.
-    """
-    try:
-        return await log.load(ref)
-    except (ValueError, KeyError) as error:  # an unknown type, a malformed body, no id
-        reason = " ".join(str(error).split())[:200]
-        raise UnreadableRun(
-            f"the log of run {ref} holds a message that is no fact: {reason}",
-            mend="see `sluice dead list`; submit the job again under another run id",
-        ) from error
-
-
 async def load_run(opened: Session, ref: RunRef) -> Run:
     """The run as of now; version 0 if it was submitted and no service has taken it yet.
 
     Raises:
         NoSuchRun: it was never submitted.
     """
-    run = await read_log(RunLog(opened.js), ref)
+    run = await RunLog(opened.js).load(ref)
     if run.version == 0 and await submitted_at(opened.js, ref) is None:
         raise NoSuchRun(f"there is no run {ref}", mend="list them with `sluice runs`")
     return run

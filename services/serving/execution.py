@@ -108,7 +108,7 @@ class Execution:
 
     def _mirror(self, ask: Ask, route: Route, target: Target) -> None:
         if len(self._mirrors) >= _MIRRORS_AT_ONCE:
-            return
+            return  # a sample of the traffic is enough; the backlog must not grow
         quiet = replace(ask, generation=replace(ask.generation, priority=_MIRROR_PRIORITY))
         task = asyncio.create_task(self._run_mirror(quiet, route.deployment, target))
         self._mirrors.add(task)

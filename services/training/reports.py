@@ -114,23 +114,23 @@ def parse_report(line: str | bytes) -> Working | Step | Done | Failed | None:
         return None
 
 
-def progress_of(report: Working | Step) -> Progress:
-    """The report as a progress event."""
-    if isinstance(report, Working):
-        return Progress(
-            stage=STAGE,
-            message=report.message,
-            done=report.step,
-            total=report.steps or None,
-            values={"peak_memory_bytes": report.peak_memory_bytes},
-        )
-    names = ("loss", "grad_norm", "learning_rate", "tokens_per_s", "eta_s", "peak_memory_bytes")
+NUMBERS = ("loss", "grad_norm", "learning_rate", "tokens_per_s", "eta_s", "peak_memory_bytes")
+
+
+def progress_of(report: Working | Step, last: Step | None = None) -> Progress:
+    """The report as a progress event. A heartbeat repeats the numbers of the `last` step."""
+    if isinstance(report, Step):
+        message = f"step {report.step} of {report.steps}, loss {report.loss:.3f}"
+        last = report
+    else:
+        message = report.message
+    values = {name: float(getattr(last, name)) for name in NUMBERS} if last is not None else {}
     return Progress(
         stage=STAGE,
-        message=f"step {report.step} of {report.steps}, loss {report.loss:.3f}",
+        message=message,
         done=report.step,
-        total=report.steps,
-        values={name: float(getattr(report, name)) for name in names},
+        total=report.steps or None,
+        values=values | {"peak_memory_bytes": report.peak_memory_bytes},
     )
 
 

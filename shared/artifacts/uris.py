@@ -30,6 +30,11 @@ class Pinned:
         return f"{self.digest}#{self.name}"
 
     @classmethod
+    def named(cls, digest: Digest, path: Path) -> Pinned:
+        """Content that lay at `path`."""
+        return cls(digest, re.sub(r"[^\w.-]", "_", path.name))
+
+    @classmethod
     def parse(cls, uri: str) -> Pinned:
         """Raises ValueError if `uri` is not pinned."""
         match = _PINNED.fullmatch(uri)
@@ -64,4 +69,4 @@ def pin(store: ArtifactStore, uri: str, *, folder: Path | None = None) -> Pinned
             path = folder / path
     else:
         raise ValueError(f"{parts.scheme}:// is not supported")
-    return Pinned(store.put_file(path), re.sub(r"[^\w.-]", "_", path.name))
+    return Pinned.named(store.put_file(path), path)

@@ -97,7 +97,7 @@ def host(
         level=logging.INFO,
         format=f"%(asctime)s {service} %(levelname)s %(name)s: %(message)s",
     )
-    for noisy in ("httpx", "faststream", "nats"):
+    for noisy in ("httpx", "httpx2", "faststream", "nats", "alembic", "presidio-analyzer"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     telemetry.configure(service, home=settings.home, otlp_endpoint=settings.otlp_endpoint)
     try:

@@ -8,7 +8,7 @@ import pytest
 
 from services.cli.jobfile import read_job
 from services.cli.pinning import pin
-from shared.artifacts import ArtifactStore
+from shared.artifacts import ArtifactStore, Pinned
 from shared.errors import InvalidInput
 
 
@@ -95,8 +95,14 @@ def test_pinning_stores_files_and_names_them_by_digest(job_folder, tmp_path) -> 
     store = ArtifactStore((tmp_path / "store").as_uri())
     job, source = read_job(job_folder / "job.yaml")
     pinned, files = pin(job, source, store)
-    assert store.get(pinned.data[0].uri) == (job_folder / "train.jsonl").read_bytes()
-    assert store.get(pinned.evaluation.dev.uri) == (job_folder / "dev.jsonl").read_bytes()
+    assert (
+        store.get(Pinned.parse(pinned.data[0].uri).digest)
+        == (job_folder / "train.jsonl").read_bytes()
+    )
+    assert (
+        store.get(Pinned.parse(pinned.evaluation.dev.uri).digest)
+        == (job_folder / "dev.jsonl").read_bytes()
+    )
     assert [file.rows for file in files] == [3, 2, 2]
     again, _ = pin(pinned, source, store)
     assert again == pinned
@@ -106,8 +112,7 @@ def test_a_dry_run_stores_nothing(job_folder, tmp_path) -> None:
     store = ArtifactStore((tmp_path / "store").as_uri())
     job, source = read_job(job_folder / "job.yaml")
     pinned, _ = pin(job, source, store, dry_run=True)
-    assert pinned.data[0].uri.startswith("sha256:")
-    assert not store.has(pinned.data[0].uri)
+    assert not store.has(Pinned.parse(pinned.data[0].uri).digest)
 
 
 def test_every_bad_file_is_named_at_once(job_folder, tmp_path) -> None:

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 
 from contracts.diagnosis import RungName
 from contracts.job import AdaptationJob
-from services.diagnosis.intake import job_problems, row_problems
+from services.diagnosis.checks import job_problems
 from services.diagnosis.ladder import LADDER, ladder
 from services.diagnosis.method import RANGES, choose, preflight
 from services.diagnosis.rungs import exemplars, trials
@@ -174,20 +174,3 @@ def test_a_job_with_a_problem_names_it(changed: AdaptationJob, where: str) -> No
 def test_a_good_job_has_no_problems_and_may_use_its_own_data() -> None:
     own = job(data=[SOURCE | {"licence": "proprietary:demo"}])
     assert job_problems(own, tenant="demo", deployments={"d": "demo"}) == ()
-
-
-@pytest.mark.req("C6")
-@pytest.mark.parametrize(
-    ("changes", "where"),
-    [
-        pytest.param({"training": [row("t", target=None)]}, "t", id="no target"),
-        pytest.param({"dev": [row("x"), row("x")]}, "dev:x", id="an id twice"),
-        pytest.param({"dev": [row("d", group="h")]}, "dev and heldout", id="dev is held-out"),
-        pytest.param({"training": [row("t", group="h")]}, "training and heldout", id="leak"),
-        pytest.param({"heldout": [row("h", expected=None)]}, "h.expected", id="cannot be scored"),
-    ],
-)
-def test_rows_with_a_problem_are_named(changes: dict[str, Any], where: str) -> None:
-    rows = {"training": [row("t")], "dev": [row("d")], "heldout": [row("h")]}
-    assert row_problems(job(), **rows) == ()
-    assert where in [p.where for p in row_problems(job(), **(rows | changes))]

@@ -229,9 +229,9 @@ def write_job(folder: Path, **changes: Any) -> Path:
             "general": {"tasks": ["sluice_basics"], "limit": 24},
         },
         "method": {
-            "lora": {"r": 8, "alpha": 32},
+            "lora": {"r": 8, "alpha": 16},
             "train": {
-                "learning_rate": 0.02,
+                "learning_rate": 0.01,
                 "max_steps": 40,
                 "batch_size": 8,
                 "checkpoint_every": 5,

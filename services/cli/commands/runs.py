@@ -9,6 +9,7 @@ import typer
 from services.cli.options import DEFAULT_TENANT, Json, Tenant
 
 NOT_YET = "no service has taken it yet"
+NO_FACT = "its log holds no fact"
 
 
 def runs(
@@ -18,28 +19,30 @@ def runs(
 ) -> None:
     """List runs with their state."""
     from contracts.run import Run
-    from services.cli.reading import UnreadableRun, read_log, run_refs, submitted_at
+    from services.cli.reading import run_refs, submitted_at
     from services.cli.reporting import emit, note
     from services.cli.session import Session, perform
     from services.cli.story import tell
     from shared.messaging.runlog import RunLog
 
+    def _standing(run: Run) -> tuple[str, str]:
+        """Status, and the last that is known."""
+        if run.log:
+            return run.status, tell(run.log[-1].event).headline
+        return ("unreadable", NO_FACT) if run.version else ("submitted", NOT_YET)
+
     async def work(opened: Session) -> None:
         log = RunLog(opened.js)
         rows = []
         for ref in await run_refs(opened.js, "*" if every_tenant else tenant):
-            try:
-                run, fault = await read_log(log, ref), ""
-            except UnreadableRun as error:
-                run, fault = Run(ref=ref), str(error)
+            run = await log.load(ref)
             began = run.log[0].at if run.log else await submitted_at(opened.js, ref)
-            rows.append((began, run, fault))
+            rows.append((began, run))
         rows.sort(key=lambda row: (row[0] is not None, row[0], str(row[1].ref)))
         if not rows and not json:
             note("no runs; submit one with `sluice submit FILE`")
-        for began, run, fault in rows:
-            status = "unreadable" if fault else run.status if run.version else "submitted"
-            last = tell(run.log[-1].event).headline if run.log else fault or NOT_YET
+        for began, run in rows:
+            status, last = _standing(run)
             if json:
                 emit(_as_json(run, status, began.isoformat() if began else None, last))
             else:

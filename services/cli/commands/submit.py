@@ -56,12 +56,12 @@ def submit(
         "run": ref.run,
         "tenant": ref.tenant,
         "submitted": not dry_run,
-        "files": {pinned.uri: pinned.digest for pinned in files},
+        "files": {found.uri: str(found.pinned) for found in files},
     }
     if not json:
         for pinned in files:
             rows = "in the store" if pinned.rows is None else f"{pinned.rows} rows"
-            print(f"{pinned.uri}: {rows}, {pinned.digest[:19]}…")
+            print(f"{pinned.uri}: {rows}, {pinned.pinned.digest[:19]}…")
     if dry_run:
         emit(result) if json else print(f"{file}: valid; nothing was submitted")
         return

@@ -11,8 +11,11 @@ import torch
 from kernels.lora import SegmentPlan
 from services.serving.engine.model import Batch, Chunk
 from services.serving.engine.port import Overloaded
-from services.serving.engine.prefix_cache import PrefixCache
+from services.serving.engine.prefix_cache import BLOCK, PrefixCache
 from services.serving.engine.sequence import Sequence
+
+BACKGROUND_SHARE = 8
+"""Background requests hold at most one slot in so many while users' requests run."""
 
 
 class WaitingLine:
@@ -48,14 +51,23 @@ class WaitingLine:
 def admissible(
     waiting: Many[Sequence], running: Many[Sequence], free: int, cache: PrefixCache
 ) -> list[Sequence]:
-    """Who enters now. A request whose next uncached block another is computing waits for it."""
-    being_computed = {key for s in running if s.prefilling for key in s.keys[s.computed // 32 :]}
+    """Who enters now.
+
+    A request whose next uncached block another is computing waits for it. Beside users' requests,
+    background ones (priority above 0: mirrored traffic) get an eighth of the slots: they neither
+    crowd out a user nor starve under steady load.
+    """
+    being_computed = {key for s in running if s.prefilling for key in s.keys[s.computed // BLOCK :]}
+    background_slots = max(1, (free + len(running)) // BACKGROUND_SHARE)
     chosen: list[Sequence] = []
     for sequence in waiting:
         if len(chosen) == free:
             break
-        if any(s.request.priority < sequence.request.priority for s in running):
-            break
+        if sequence.request.priority > 0:
+            entered = [*running, *chosen]
+            background = sum(s.request.priority > 0 for s in entered)
+            if background < len(entered) and background >= background_slots:
+                break
         missing = sequence.keys[cache.covered(sequence.keys) :]
         if missing and missing[0] in being_computed:
             continue

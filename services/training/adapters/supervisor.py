@@ -111,12 +111,14 @@ async def _follow(
     """Pass progress on until the output ends; the final report and the last step seen."""
     assert process.stdout is not None
     last: Done | Failed | None = None
+    numbers: Step | None = None
     step = 0
     async for line in process.stdout:
         report = parse_report(line)
         if isinstance(report, Working | Step):
             step = max(step, report.step)
-            await on_progress(progress_of(report))
+            numbers = report if isinstance(report, Step) else numbers
+            await on_progress(progress_of(report, numbers))
         elif report is not None:
             last = report
     return last, step
