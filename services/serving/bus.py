@@ -140,7 +140,7 @@ class TelemetrySink:
                 await asyncio.wait_for(self._queue.join(), 5.0)
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.wait(tasks, timeout=1.0)  # Python 3.11 may swallow a cancellation
 
     async def _publish(self) -> None:
         while True:

@@ -100,9 +100,11 @@ async def until(jetstream, predicate, *, ref: RunRef = REF, timeout_s: float = 4
 async def users(jetstream, behaviours, *, ref: RunRef = REF, deployment="assistant", pace_s=0.004):
     """Serving and its users: splits traffic as the run's newest stage says, publishes outcomes."""
 
+    leaving = asyncio.Event()
+
     async def serve() -> None:
         rng, log, number = random.Random(0), RunLog(jetstream), 0
-        while True:
+        while not leaving.is_set():
             run = await log.load(ref)
             stage = run.stage if not run.closed else None
             for _ in range(10):
@@ -130,7 +132,7 @@ async def users(jetstream, behaviours, *, ref: RunRef = REF, deployment="assista
     try:
         yield
     finally:
-        task.cancel()
+        leaving.set()  # not cancelled: `wait_for` of Python 3.11 may swallow it, for ever
         await asyncio.gather(task, return_exceptions=True)
 
 
