@@ -29,7 +29,7 @@ demo: assets ## run the main job for real: measure, curate, train, gate, sign, r
 	$(BIN)/python examples/tool-calls/demo.py --home $(HOME_)
 
 test: setup lint ## run every test (and lint, types, import rules)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: setup ## format check, lint, types, import rules, generated files
 	$(BIN)/ruff format --check .
