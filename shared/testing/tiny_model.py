@@ -38,12 +38,8 @@ def build_tiny_llama(folder: Path, *, seed: int = 0) -> Path:
                 tie_word_embeddings=True,
                 bos_token_id=tokenizer.convert_tokens_to_ids("<|im_start|>"),
                 eos_token_id=tokenizer.convert_tokens_to_ids("<|im_end|>"),
-<<<<<<< HEAD
                 # not the end of a turn: the padding row of the embedding, and so of the tied
                 # head, is zero
-=======
-                # not the end of a turn: the padding row is zero, and the head is tied to it
->>>>>>> chaos
                 pad_token_id=tokenizer.convert_tokens_to_ids("<|endoftext|>"),
             )
         )
