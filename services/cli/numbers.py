@@ -16,7 +16,7 @@ def points(value: float) -> str:
 
 def measurement(row: Measurement) -> str:
     """`success 91.2 % [88.0, 93.9] n=400`; a value beyond 1 is no proportion and stays as it is."""
-    if abs(row.value) > 1 or row.name.endswith(("_ms", "_s", "_bytes", "ratio")):
+    if abs(row.value) > 1 or row.name.endswith(("_ms", "_s", "_bytes", "_nats", "ratio")):
         inside = "" if row.interval is None else _plain(row.interval)
         return f"{row.name} {row.value:.4g}{inside} n={row.n}"
     inside = "" if row.interval is None else _shares(row.interval)

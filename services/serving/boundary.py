@@ -75,20 +75,3 @@ def schema_valid(
 def task_success(*, error: str | None, finish_reason: str | None, valid: bool | None) -> bool:
     """No error, not cut off, contract kept."""
     return error is None and finish_reason != "length" and valid is not False
-
-
-def call_schema(tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The JSON Schema of a call of any of `tools`: what `tool_choice: required` decodes under."""
-    calls = [
-        {
-            "type": "object",
-            "properties": {
-                "name": {"const": signature(tool)["name"]},
-                "arguments": signature(tool).get("parameters") or {"type": "object"},
-            },
-            "required": ["name", "arguments"],
-            "additionalProperties": False,
-        }
-        for tool in tools
-    ]
-    return calls[0] if len(calls) == 1 else {"anyOf": calls}

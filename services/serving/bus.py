@@ -25,6 +25,7 @@ from services.serving.directory import BASE, Directory
 from shared.artifacts import ArtifactStore
 from shared.bundles import open_card
 from shared.errors import SluiceError
+from shared.messaging.cancellation import heed_cancellation
 from shared.messaging.tail import last_sequence, sequence_of, tail
 from shared.signing import PublicKey
 
@@ -144,6 +145,7 @@ class TelemetrySink:
 
     async def _publish(self) -> None:
         while True:
+            heed_cancellation()
             outcome = await self._queue.get()
             await self._deliver(outcome)
             self._queue.task_done()
@@ -151,6 +153,7 @@ class TelemetrySink:
     async def _deliver(self, outcome: Outcome) -> None:
         """Until the broker has it: an outcome is evidence, a lost one biases a verdict."""
         while True:
+            heed_cancellation()
             try:
                 await self._jetstream().publish(
                     subjects.telemetry(outcome.tenant, outcome.deployment),

@@ -38,6 +38,7 @@ from contracts.topology import LEASES, Consumer, consumer
 from shared.artifacts import ArtifactStore
 from shared.errors import Misconfigured, PermanentError, TransientError
 from shared.messaging.broker import Bus
+from shared.messaging.cancellation import heed_cancellation
 from shared.messaging.delivery import will_retry
 from shared.messaging.leases import RENEW_EVERY_S, Lease, LeaseLost, Leases
 from shared.messaging.runlog import RunClosed, RunLog
@@ -259,6 +260,7 @@ class Steps:
         missed = 0
         while True:
             await asyncio.sleep(RENEW_EVERY_S / 4)
+            heed_cancellation()
             await step.break_silence()
             try:
                 if (missed := missed + 1) % 4 == 0:

@@ -22,6 +22,7 @@ from nats.js.api import ConsumerConfig, DeliverPolicy
 from nats.js.errors import Error as JetStreamError
 
 from shared.errors import TransientError
+from shared.messaging.cancellation import heed_cancellation
 
 log = logging.getLogger("sluice.tail")
 
@@ -57,6 +58,7 @@ async def tail(
     quiet = 0
     try:
         while True:
+            heed_cancellation()
             batch: list[Msg] = []
             try:
                 if subscription is None:
@@ -68,9 +70,7 @@ async def tail(
             except TimeoutError:  # the client raises its own and the standard one
                 pass
             except _BROKER_AWAY as error:
-                task = asyncio.current_task()
-                if task is not None and task.cancelling():  # the client turns one into the other
-                    raise asyncio.CancelledError from error
+                heed_cancellation()
                 log.warning("%s: %r; opening it again at %d", subject, error, position)
                 await _close(jetstream, stream, subscription)
                 subscription = None
@@ -101,9 +101,7 @@ async def history(
         while len(found) < there:
             found += await subscription.fetch(min(BATCH, there - len(found)), timeout=ANSWER_S)
     except _BROKER_AWAY as error:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():  # the client turns one into the other
-            raise asyncio.CancelledError from error
+        heed_cancellation()
         raise TransientError(f"{subject} does not answer: {error!r}") from error
     finally:
         await _close(jetstream, stream, subscription)

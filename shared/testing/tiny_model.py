@@ -38,7 +38,8 @@ def build_tiny_llama(folder: Path, *, seed: int = 0) -> Path:
                 tie_word_embeddings=True,
                 bos_token_id=tokenizer.convert_tokens_to_ids("<|im_start|>"),
                 eos_token_id=tokenizer.convert_tokens_to_ids("<|im_end|>"),
-                # not the end of a turn: the padding row is zero, and the head is tied to it
+                # not the end of a turn: the padding row of the embedding, and so of the tied
+                # head, is zero
                 pad_token_id=tokenizer.convert_tokens_to_ids("<|endoftext|>"),
             )
         )

@@ -195,7 +195,9 @@ async def test_a_job_whose_target_the_base_reaches_ends_in_a_certificate(
     )
     for name in ("dev", "heldout"):
         path = job.parent / f"{name}.jsonl"
-        rows = [json.loads(line) | {"expected": "[\\s\\S]*"} for line in path.open()]
+        rows = [
+            json.loads(line) | {"expected": "[\\s\\S]*"} for line in path.read_text().splitlines()
+        ]
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     watched = stack.sluice("submit", str(job), "--run", "easy", "--watch")
     assert watched.returncode == 0, watched.stdout + watched.stderr

@@ -146,9 +146,11 @@ def _measurements(
     ]
     n = len(distances)
     return (
-        Measurement(name="largest_logprob_difference", value=max(distances, default=0.0), n=n),
+        Measurement(name="largest_logprob_difference_nats", value=max(distances, default=0.0), n=n),
         Measurement(
-            name="largest_adapter_effect", value=max(map(_separation, fingerprints), default=0), n=n
+            name="largest_adapter_effect_nats",
+            value=max(map(_separation, fingerprints), default=0),
+            n=n,
         ),
     )
 

@@ -6,32 +6,29 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from contracts.serving import EngineDescription, FingerprintAnswer, FingerprintQuestion
-from services.serving import boundary
 from services.serving.directory import Directory, Route
 from services.serving.engine.port import (
     Engine,
     Finished,
     GenerationRequest,
     PromptScored,
-    Sampling,
     Token,
     TokenLogprob,
 )
 from services.serving.execution import AdapterFolders, Answer, Ask, Execution, OutcomeSink
 from services.serving.http import errors, render
+from services.serving.http.asks import chat_ask, completion_ask, prompts_of, rendered
 from services.serving.http.errors import HttpError
 from services.serving.http.wire import ChatRequest, CompletionRequest
 from services.serving.keys import Caller, Keys
-from shared import chat
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +110,7 @@ def create_app(
     async def chat_completions(body: ChatRequest, who: Asked = who) -> Response:
         now, execution = running()
         chosen = route(body.model, who, body.user)
-        ask = _chat_ask(now, body, who)
+        ask = chat_ask(now, body, request=who.id, tenant=who.caller.tenant)
         answer = await execution.begin(ask, chosen)
         head = _Head("chat.completion", "chatcmpl-" + who.id, body.model, answer.model, who.id)
         if body.stream:
@@ -134,7 +131,7 @@ def create_app(
     async def completions(body: CompletionRequest, who: Asked = who) -> Response:
         now, execution = running()
         chosen = route(body.model, who, body.user)
-        prompts = _prompts(now.tokenizer, body.prompt)
+        prompts = prompts_of(now.tokenizer, body.prompt)
         if body.stream and (len(prompts) > 1 or body.echo):
             raise HttpError(
                 400,
@@ -142,7 +139,10 @@ def create_app(
                 code="invalid_request",
                 mend="set stream to false",
             )
-        asks = [_completion_ask(body, prompt, who) for prompt in prompts]
+        asks = [
+            completion_ask(body, prompt, request=who.id, tenant=who.caller.tenant)
+            for prompt in prompts
+        ]
         answers = await asyncio.gather(*(execution.begin(ask, chosen) for ask in asks))
         head = _Head("text_completion", "cmpl-" + who.id, body.model, answers[0].model, who.id)
         if body.stream:
@@ -185,7 +185,7 @@ def create_app(
     @app.post("/v1/internal/fingerprint")
     async def fingerprint(body: FingerprintQuestion, who: Asked = trusted) -> Response:
         now, execution = running()
-        prompt = _render(now, body.messages, body.tools)
+        prompt = rendered(now, body.messages, body.tools)
         ask = Ask(
             id=who.id,
             tenant=who.caller.tenant,
@@ -248,128 +248,6 @@ def _reason(answer: Answer) -> str:
 
 def _logprobs(events: list[Any]) -> list[TokenLogprob]:
     return [e.logprob for e in events if isinstance(e, Token) and e.logprob is not None]
-
-
-def _render(
-    engine: Engine, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
-) -> tuple[int, ...]:
-    turns = [{**m, "content": _content(m.get("content"))} for m in messages]
-    try:
-        return tuple(chat.prompt_ids(engine.tokenizer, turns, tools))
-    except Exception as error:  # a template raises what it likes
-        raise HttpError(
-            400,
-            f"the messages do not fit the chat template: {error}",
-            code="invalid_messages",
-            mend="send role and content for every message, and a user message with tools",
-        ) from error
-
-
-def _content(content: Any) -> str:
-    """Text of a message whose content may be OpenAI's list of parts."""
-    if isinstance(content, list):
-        return "".join(part.get("text", "") for part in content if part.get("type") == "text")
-    return content or ""
-
-
-def _schema(body: ChatRequest) -> dict[str, Any] | None:
-    """The schema of `response_format`, if it asks for one."""
-    asked = body.response_format or {}
-    match asked.get("type", "text"):
-        case "text":
-            return None
-        case "json_object":
-            return {"type": "object"}
-        case "json_schema":
-            schema = asked.get("json_schema", {}).get("schema")
-            if isinstance(schema, dict):
-                return schema
-    raise HttpError(
-        400,
-        "response_format is not text, json_object or json_schema with a schema",
-        code="invalid_request",
-        mend="send {type: json_schema, json_schema: {name, schema}}",
-    )
-
-
-def _chat_ask(engine: Engine, body: ChatRequest, who: Asked) -> Ask:
-    tools = [] if body.tool_choice == "none" else body.tools
-    for tool in tools:
-        if not isinstance(chat.signature(tool).get("name"), str):
-            raise HttpError(
-                400,
-                "a tool has no function name",
-                code="invalid_request",
-                mend="send {type: function, function: {name, parameters}}",
-            )
-    schema = _schema(body)
-    forced = tools
-    if isinstance(body.tool_choice, dict):
-        name = body.tool_choice.get("function", {}).get("name")
-        forced = [t for t in tools if chat.signature(t)["name"] == name]
-        if not forced:
-            raise HttpError(
-                400,
-                f"tool_choice names no given tool: {name!r}",
-                code="invalid_request",
-                mend="name one of the tools",
-            )
-    must_call = bool(tools) and (
-        body.tool_choice == "required" or isinstance(body.tool_choice, dict)
-    )
-    wanted = (
-        body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
-    )
-    return Ask(
-        id=who.id,
-        tenant=who.caller.tenant,
-        judge=partial(boundary.schema_valid, tools=tools, schema=schema),
-        generation=GenerationRequest(
-            prompt=_render(engine, body.messages, tools),
-            max_tokens=engine.info.context if wanted is None else wanted,
-            sampling=_sampling(body),
-            stop=body.stops,
-            logprobs=(body.top_logprobs or 0) if body.logprobs else None,
-            json_schema=schema or (boundary.call_schema(forced) if must_call else None),
-            ignore_eos=body.ignore_eos,
-            deadline_s=body.timeout_s,
-        ),
-    )
-
-
-def _sampling(body: ChatRequest | CompletionRequest) -> Sampling:
-    return Sampling(
-        temperature=body.temperature, top_p=body.top_p, top_k=body.top_k, seed=body.seed
-    )
-
-
-def _prompts(tokenizer: Any, prompt: Any) -> list[tuple[int, ...]]:
-    many = (
-        prompt
-        if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int)
-        else [prompt]
-    )
-    return [
-        tuple(tokenizer(one)["input_ids"]) if isinstance(one, str) else tuple(one) for one in many
-    ]
-
-
-def _completion_ask(body: CompletionRequest, prompt: tuple[int, ...], who: Asked) -> Ask:
-    return Ask(
-        id=who.id,
-        tenant=who.caller.tenant,
-        judge=lambda _: None,
-        generation=GenerationRequest(
-            prompt=prompt,
-            max_tokens=16 if body.max_tokens is None else body.max_tokens,
-            sampling=_sampling(body),
-            stop=body.stops,
-            logprobs=body.logprobs,
-            prompt_logprobs=body.logprobs if body.echo else None,
-            ignore_eos=body.ignore_eos,
-            deadline_s=body.timeout_s,
-        ),
-    )
 
 
 def _text_choice(

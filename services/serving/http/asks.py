@@ -1,0 +1,148 @@
+"""From a request's body to what the engine is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from services.serving import boundary
+from services.serving.engine.port import Engine, GenerationRequest, Sampling
+from services.serving.execution import Ask
+from services.serving.http.errors import HttpError
+from services.serving.http.wire import ChatRequest, CompletionRequest
+from shared import chat
+from shared.scoring import call_schema
+
+
+def chat_ask(engine: Engine, body: ChatRequest, *, request: str, tenant: str) -> Ask:
+    tools = [] if body.tool_choice == "none" else body.tools
+    for tool in tools:
+        if not isinstance(chat.signature(tool).get("name"), str):
+            raise HttpError(
+                400,
+                "a tool has no function name",
+                code="invalid_request",
+                mend="send {type: function, function: {name, parameters}}",
+            )
+    schema = _schema(body)
+    forced = tools
+    if isinstance(body.tool_choice, dict):
+        name = body.tool_choice.get("function", {}).get("name")
+        forced = [t for t in tools if chat.signature(t)["name"] == name]
+        if not forced:
+            raise HttpError(
+                400,
+                f"tool_choice names no given tool: {name!r}",
+                code="invalid_request",
+                mend="name one of the tools",
+            )
+    must_call = bool(tools) and (
+        body.tool_choice == "required" or isinstance(body.tool_choice, dict)
+    )
+    wanted = (
+        body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
+    )
+    return Ask(
+        id=request,
+        tenant=tenant,
+        judge=partial(boundary.schema_valid, tools=tools, schema=schema),
+        generation=GenerationRequest(
+            prompt=rendered(engine, body.messages, tools),
+            max_tokens=engine.info.context if wanted is None else wanted,
+            sampling=_sampling(body),
+            stop=body.stops,
+            logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+            json_schema=schema or (_call_schema(forced) if must_call else None),
+            ignore_eos=body.ignore_eos,
+            deadline_s=body.timeout_s,
+        ),
+    )
+
+
+def completion_ask(
+    body: CompletionRequest, prompt: tuple[int, ...], *, request: str, tenant: str
+) -> Ask:
+    return Ask(
+        id=request,
+        tenant=tenant,
+        judge=lambda _: None,
+        generation=GenerationRequest(
+            prompt=prompt,
+            max_tokens=16 if body.max_tokens is None else body.max_tokens,
+            sampling=_sampling(body),
+            stop=body.stops,
+            logprobs=body.logprobs,
+            prompt_logprobs=body.logprobs if body.echo else None,
+            ignore_eos=body.ignore_eos,
+            deadline_s=body.timeout_s,
+        ),
+    )
+
+
+def rendered(
+    engine: Engine, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
+) -> tuple[int, ...]:
+    turns = [{**m, "content": _content(m.get("content"))} for m in messages]
+    try:
+        return tuple(chat.prompt_ids(engine.tokenizer, turns, tools))
+    except Exception as error:  # a template raises what it likes
+        raise HttpError(
+            400,
+            f"the messages do not fit the chat template: {error}",
+            code="invalid_messages",
+            mend="send role and content for every message, and a user message with tools",
+        ) from error
+
+
+def prompts_of(tokenizer: Any, prompt: Any) -> list[tuple[int, ...]]:
+    many = (
+        prompt
+        if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int)
+        else [prompt]
+    )
+    return [
+        tuple(tokenizer(one)["input_ids"]) if isinstance(one, str) else tuple(one) for one in many
+    ]
+
+
+def _content(content: Any) -> str:
+    """Text of a message whose content may be OpenAI's list of parts."""
+    if isinstance(content, list):
+        return "".join(part.get("text", "") for part in content if part.get("type") == "text")
+    return content or ""
+
+
+def _schema(body: ChatRequest) -> dict[str, Any] | None:
+    """The schema of `response_format`, if it asks for one."""
+    asked = body.response_format or {}
+    match asked.get("type", "text"):
+        case "text":
+            return None
+        case "json_object":
+            return {"type": "object"}
+        case "json_schema":
+            schema = asked.get("json_schema", {}).get("schema")
+            if isinstance(schema, dict):
+                return schema
+    raise HttpError(
+        400,
+        "response_format is not text, json_object or json_schema with a schema",
+        code="invalid_request",
+        mend="send {type: json_schema, json_schema: {name, schema}}",
+    )
+
+
+def _call_schema(tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    try:
+        return call_schema(tools)
+    except ValueError as error:
+        raise HttpError(
+            400, str(error), code="invalid_request", mend="give the tools' $defs distinct names"
+        ) from error
+
+
+def _sampling(body: ChatRequest | CompletionRequest) -> Sampling:
+    return Sampling(
+        temperature=body.temperature, top_p=body.top_p, top_k=body.top_k, seed=body.seed
+    )
