@@ -14,6 +14,7 @@ from contracts.data import Row
 from shared.asking.cache import AnswerCache
 from shared.asking.request import Answer, AskOptions, call_text, chat_request
 from shared.errors import PeerUnavailable, PermanentError
+from shared.telemetry import current_traceparent
 
 OnDone = Callable[[int, int, Row, Answer], None]
 """Called after each answer: done, total, the row, its answer."""
@@ -118,7 +119,7 @@ class Asker:
     async def _create(self, model: str, request: dict[str, Any], options: AskOptions) -> Answer:
         try:
             raw = await self._client.chat.completions.with_raw_response.create(
-                model=model, extra_headers=dict(options.extra_headers), **request
+                model=model, extra_headers=_headers(options), **request
             )
             completion = raw.parse()
         except openai.APIStatusError as error:
@@ -145,3 +146,9 @@ class Asker:
             f"{self._base_url} does not answer: {error}",
             mend="Check that the endpoint runs and can be reached; the work resumes by itself.",
         )
+
+
+def _headers(options: AskOptions) -> dict[str, str]:
+    """The options' headers, and the trace that asks: serving's span becomes its child."""
+    trace = current_traceparent()
+    return {**options.extra_headers, **({"traceparent": trace} if trace else {})}

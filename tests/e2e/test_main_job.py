@@ -27,6 +27,7 @@ SERVICES = {
     "evaluation",
     "registry",
     "rollout",
+    "serving",
 }
 
 
@@ -138,7 +139,8 @@ async def test_a_job_from_a_plain_nats_client_ends_in_a_verified_promoted_adapte
     ]
     mine = [s for s in spans if s["attributes"].get("sluice.run") == "plain"]
     traces = {s["context"]["trace_id"] for s in mine}
-    services = {s["resource"]["attributes"]["service.name"] for s in mine}
+    joined = [s for s in spans if s["context"]["trace_id"] in traces]
+    services = {s["resource"]["attributes"]["service.name"] for s in joined}
     assert len(traces) == 1
     assert services >= SERVICES
 
