@@ -51,7 +51,7 @@ ONCE = (
     "rollout.completed",
     "registry.promoted",
 )
-LONGEST_WAIT_S = 0.8
+LONGEST_WAIT_S = 2.5
 
 
 @dataclass(frozen=True, slots=True)
