@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from contracts.base import Digest, Event, Service
+from contracts.base import Digest, Event
 from contracts.curation import CurationHalted, DatasetCurated, SynthesisRequested
 from contracts.diagnosis import (
     DiagnosisHalted,
@@ -73,10 +73,6 @@ class Run:
     @property
     def ids(self) -> frozenset[str]:
         return frozenset(record.id for record in self.log)
-
-    @property
-    def last_service(self) -> Service | None:
-        return self.log[-1].event.producer() if self.log else None
 
     def required_gates_passed(self) -> bool:
         """Whether every gate the job requires has passed on the present candidate."""
