@@ -8,7 +8,24 @@ from pydantic import Field
 
 from contracts.base import Frozen
 
-MetricName = Literal["task_success", "schema_adherence"]
+MetricName = Literal[
+    "task_success",
+    "delta_over_baseline",
+    "cost_per_success",
+    "first_attempt_validity",
+    "schema_adherence",
+    "tool_call_success",
+    "grounding",
+    "citation_support",
+    "override_rate",
+    "correction_rate",
+    "refusal_accuracy",
+    "safety_incidents",
+    "regression_rate",
+    "adapter_incidents",
+    "drift",
+]
+"""M1 to M15 of docs/requirements.md, in their order."""
 Severity = Literal["notice", "warning", "critical"]
 
 
@@ -31,5 +48,7 @@ class Alert(Frozen):
     evidence: tuple[str, ...] = ()
     """Request ids of the newest offending outcomes."""
     remediation: str
+    taken: Literal["none", "withdraw"] = "none"
+    """What monitoring itself has asked for: `withdraw` is the command of that name."""
     at: float
     """Event time, Unix s."""

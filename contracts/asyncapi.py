@@ -15,13 +15,13 @@ from pydantic import BaseModel
 from contracts.alerts import Alert
 from contracts.base import Event, Service
 from contracts.catalog import EVENTS
-from contracts.commands import Approve, Cancel, Retry
+from contracts.commands import Approve, Cancel, Retry, Withdraw
 from contracts.documents import DOCUMENTS
 from contracts.fault import StepFailed
 from contracts.job import AdaptationJob, GateId
 from contracts.progress import Progress
 from contracts.subjects import PREFIX
-from contracts.telemetry import Outcome
+from contracts.telemetry import Feedback, Outcome
 from contracts.topology import CONSUMERS, STREAMS, Consumer
 
 Json = dict[str, Any]
@@ -31,6 +31,7 @@ COMMANDS: dict[str, type[BaseModel]] = {
     "cancel": Cancel,
     "retry": Retry,
     "approve": Approve,
+    "withdraw": Withdraw,
 }
 _PARAMETERS = {
     "tenant": "The tenant: 1-64 of a-z 0-9 _ -.",
@@ -78,7 +79,7 @@ def asyncapi_document() -> Json:
 def _messages() -> dict[str, type[BaseModel]]:
     facts = {event.__name__: event for event in EVENTS.values()}
     commands = {kind.__name__: kind for kind in COMMANDS.values()}
-    others = {kind.__name__: kind for kind in (Progress, Outcome, Alert)}
+    others = {kind.__name__: kind for kind in (Progress, Outcome, Feedback, Alert)}
     return {**commands, **facts, **others}
 
 
@@ -126,6 +127,12 @@ def _channels() -> dict[str, Json]:
         add(event.type_name().removeprefix("sluice.v1."), _fact_address(event), "RUN", event)
     add("progress", f"{PREFIX}.progress.{{tenant}}.{{run}}.{{stage}}", "PROGRESS", Progress)
     add("telemetry", f"{PREFIX}.telemetry.{{tenant}}.{{deployment}}", "TELEMETRY", Outcome)
+    add(
+        "feedback",
+        f"{PREFIX}.telemetry.{{tenant}}.{{deployment}}.feedback",
+        "TELEMETRY",
+        Feedback,
+    )
     add("alert", f"{PREFIX}.alert.{{tenant}}.{{deployment}}.{{metric}}", "ALERTS", Alert)
     return channels
 

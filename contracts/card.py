@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import Field
 
 from contracts.base import Digest, Frozen
+from contracts.commands import WithdrawalKind
 from contracts.data import DatasetCard
 from contracts.diagnosis import Diagnosis, MethodChoice
 from contracts.evaluation import GateJudged
@@ -24,6 +25,7 @@ CARD_TYPE = "https://sluiceway.dev/card/v1"
 ATTESTATION_TYPE = "https://sluiceway.dev/attestation/v1"
 PROMOTION_TYPE = "https://sluiceway.dev/promotion/v1"
 DERIVATION_TYPE = "https://sluiceway.dev/derivation/v1"
+REVOCATION_TYPE = "https://sluiceway.dev/revocation/v1"
 CERTIFICATE_TYPE = "https://sluiceway.dev/do-not-train/v1"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 
@@ -99,6 +101,17 @@ class Derivation(Frozen):
     """The copy, such as a quantized one."""
     tool: str
     """What made it, with its version and settings."""
+    at: str
+
+
+class Revocation(Frozen):
+    """The signed word that an adapter is withdrawn; it outlives every card that says otherwise."""
+
+    schema_: Literal["sluice.revocation/v1"] = Field(default="sluice.revocation/v1", alias="schema")
+    adapter_id: str
+    adapter: Digest
+    kind: WithdrawalKind
+    reason: str
     at: str
 
 

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+from pydantic import Field
+
 from contracts.base import Frozen
+
+WithdrawalKind = Literal["retired", "revoked", "safety_override"]
+"""Of its own time; because its data or card may no longer be trusted; because it does harm."""
 
 
 class Cancel(Frozen):
@@ -17,3 +24,10 @@ class Retry(Frozen):
 
 class Approve(Frozen):
     """Let a rollout with `approval: manual` take its next stage."""
+
+
+class Withdraw(Frozen):
+    """Take a registered adapter out of service at once, whatever its rollout says (R5, H11)."""
+
+    kind: WithdrawalKind = "retired"
+    reason: str = Field(min_length=1, max_length=2000)

@@ -2,7 +2,8 @@
 
 One row is one line of JSON Lines. `messages` is the OpenAI chat format up to the turn the model
 must produce; `target` is that turn (training needs it); `expected` is what a scorer checks
-(evaluation needs it).
+(evaluation needs it). Preference tuning also reads how an answer was judged: a pair has the worse
+answer in `rejected`, an unpaired row says in `desirable` whether `target` is a good answer.
 """
 
 from __future__ import annotations
@@ -46,6 +47,10 @@ class Row(Frozen):
     messages: tuple[Message, ...] = Field(min_length=1)
     tools: tuple[dict[str, JsonValue], ...] = ()
     target: str | None = None
+    rejected: str | None = None
+    """A worse answer than `target` to the same request."""
+    desirable: bool | None = None
+    """Whether `target` is an answer to give (true) or to avoid (false); None: not judged."""
     expected: JsonValue = None
     group: str | None = None
     meta: dict[str, JsonValue] = Field(default_factory=dict)
@@ -55,6 +60,13 @@ class Row(Frozen):
     def cluster(self) -> str:
         """The group, or the row itself."""
         return self.group or self.id
+
+
+class Document(Frozen):
+    """One document of a corpus for retrieval."""
+
+    id: str = Field(min_length=1, max_length=200)
+    text: str = Field(min_length=1)
 
 
 class StageReport(Frozen):

@@ -29,6 +29,20 @@ RungName = Literal[
 ]
 
 
+class Usage(Frozen):
+    """What one way of answering costs: means per item, over the dev set."""
+
+    requests: float
+    prompt_tokens: float
+    completion_tokens: float
+    latency_ms: float
+    """Median, end to end, of all requests of an item; measured while other items are asked."""
+    tokens_per_success: float | None = None
+    """Prompt and completion tokens of all items over the items that succeed; None if none does."""
+    cost_per_success: float | None = None
+    """In the currency of the job's prices; None without a price or a success."""
+
+
 class RungResult(Frozen):
     """One rung of the ladder as measured on the dev set, paired with the frozen base."""
 
@@ -40,6 +54,16 @@ class RungResult(Frozen):
     latency_ms: float
     """Median end-to-end latency per request."""
     reaches_target: bool
+    added_completion_tokens: float = 0.0
+    """Mean completion tokens per item above the base's; tokens of retries count here too."""
+    added_latency_ms: float = 0.0
+    """Median latency above the base's."""
+    usage: Usage | None = None
+    variant: str = ""
+    """Of several ways of taking this rung, the best on all dev items: the one to deploy."""
+    variants: int = Field(default=1, ge=1)
+    """How many ways were tried. Of several, each item is answered by the way that did best on the
+    other folds, so that choosing does not flatter `success`."""
 
 
 class RungSkipped(Frozen):
@@ -65,6 +89,7 @@ class Diagnosis(Frozen):
     rungs: tuple[RungResult, ...]
     skipped: tuple[RungSkipped, ...] = ()
     notes: tuple[str, ...] = ()
+    base_usage: Usage | None = None
 
 
 class RunAccepted(Event):
@@ -102,6 +127,16 @@ class TrainingAdvised(Event):
     choice: MethodChoice
 
 
+class DiagnosisConcluded(Event):
+    """No lighter rung reaches the target, and the job asked for no more than the diagnosis."""
+
+    service: ClassVar[Service] = Service.DIAGNOSIS
+    fact: ClassVar[str] = "concluded"
+    diagnosis: Diagnosis
+    choice: MethodChoice
+    """The method that would train."""
+
+
 class TrainingDeclined(Event):
     """A lighter rung suffices: the run ends with a signed do-not-train certificate."""
 
@@ -120,3 +155,5 @@ class DiagnosisHalted(Event):
     fact: ClassVar[str] = "halted"
     reason: Literal["evaluation_gap", "volatile_facts", "data_preflight", "memory_preflight"]
     problems: tuple[Problem, ...]
+    diagnosis: Diagnosis | None = None
+    """What was measured, where a preflight spoke after the measuring."""

@@ -7,13 +7,15 @@ from typing import Any
 from pydantic import BaseModel
 
 from contracts.alerts import Alert
-from contracts.card import AdaptationCard, Attestation, DoNotTrain, Promotion
+from contracts.card import AdaptationCard, Attestation, DoNotTrain, Promotion, Revocation
 from contracts.catalog import EVENTS
-from contracts.commands import Approve, Cancel, Retry
-from contracts.data import DatasetCard, Row
+from contracts.commands import Approve, Cancel, Retry, Withdraw
+from contracts.data import DatasetCard, Document, Row
+from contracts.economics import Ledger
+from contracts.failures import FailureReport, Trace
 from contracts.job import AdaptationJob
 from contracts.progress import Progress
-from contracts.telemetry import Outcome
+from contracts.telemetry import Feedback, Outcome
 from contracts.training import Recipe
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -21,18 +23,25 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 DOCUMENTS: dict[str, type[BaseModel]] = {
     "job": AdaptationJob,
     "row": Row,
+    "ledger": Ledger,
+    "document": Document,
+    "failure-trace": Trace,
+    "failure-report": FailureReport,
     "dataset-card": DatasetCard,
     "recipe": Recipe,
     "card": AdaptationCard,
     "attestation": Attestation,
     "promotion": Promotion,
+    "revocation": Revocation,
     "do-not-train": DoNotTrain,
     "progress": Progress,
     "telemetry": Outcome,
+    "feedback": Feedback,
     "alert": Alert,
     "command.cancel": Cancel,
     "command.retry": Retry,
     "command.approve": Approve,
+    "command.withdraw": Withdraw,
     **{name.removeprefix("sluice.v1."): event for name, event in EVENTS.items()},
 }
 """File name → the model behind it. Events are named by their CloudEvents type."""

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, model_validator
 
 from contracts.base import Frozen, Namespace, Slug
+from contracts.economics import Ledger, OneOffCosts
 
 MethodName = Literal[
     "auto",
@@ -48,7 +49,8 @@ class Behaviour(Frozen):
 
     description: str = Field(min_length=1)
     scorer: ScorerName
-    """A built-in (`tool_call`, `json_schema`, `exact_match`, `regex`), or `module:function`."""
+    """A built-in (`tool_call`, `json_schema`, `exact_match`, `regex`, `python_tests`,
+    `sql_query`), or `module:function`."""
     system_prompt: str | None = None
     output_schema: dict[str, JsonValue] | None = None
     """JSON Schema of a valid answer, where one schema serves all rows."""
@@ -65,6 +67,8 @@ class Provenance(Frozen):
     url: str | None = None
     retrieved: str | None = None
     collected_by: str | None = None
+    failure_log: bool = False
+    """The rows were made from failed requests; `DataSource.failures` names their log (H7)."""
 
 
 DataRole = Literal["positive", "boundary", "negative", "rehearsal"]
@@ -78,6 +82,9 @@ class DataSource(Frozen):
     licence: str = Field(min_length=1)
     """An SPDX identifier, or `proprietary:<owner>` with the tenant as the owner."""
     provenance: Provenance
+    failures: Uri | None = None
+    """The failure log (JSON Lines of `contracts.failures.Trace`) the rows were made from. It is
+    diagnosed at intake, and may be trained on only where its leading cause is adaptation (H7)."""
 
 
 class EvaluationSet(Frozen):
@@ -107,6 +114,36 @@ class Evaluation(Frozen):
     """Fewer items than this in dev or held-out is an evaluation gap (D5)."""
 
 
+class Corpus(Frozen):
+    """Documents (JSON Lines of `contracts.data.Document`) that retrieval may show the base."""
+
+    uri: Uri
+    passages: int = Field(default=3, ge=1, le=20)
+    """How many of the best-matching documents each request is shown."""
+
+
+class LargerBase(Frozen):
+    """A bigger model to upgrade to, or to route to, behind an OpenAI-compatible endpoint."""
+
+    model: str = Field(min_length=1)
+    url: str | None = None
+    """None is our own serving, whose deployments and adapters it may name."""
+    price_per_mtok: float = Field(default=0.0, ge=0)
+
+
+class Ladder(Frozen):
+    """What the lighter rungs may use when diagnosis measures them."""
+
+    prompts: tuple[Annotated[str, Field(min_length=1)], ...] = Field(default=(), max_length=8)
+    """System prompts to try; without any, a few systematic revisions of the job's own."""
+    validator_retries: int = Field(default=2, ge=0, le=5)
+    """Requests after the first while the validator refuses the answer; 0 leaves the rung out."""
+    corpus: Corpus | None = None
+    larger_base: LargerBase | None = None
+    model_decision: str | None = Field(default=None, min_length=1)
+    """The Model Decision Record: why this base and no larger one, where none is measured (D9)."""
+
+
 class LoraParameters(Frozen):
     """Low-rank adaptation: W = W0 + (alpha/r) B A."""
 
@@ -134,14 +171,31 @@ class Hyperparameters(Frozen):
     seed: int = 0
 
 
+class PreferenceParameters(Frozen):
+    """Preference tuning: a LoRA adapter learns from judged answers; the base is the reference.
+
+    `dpo` (Rafailov et al., 2023) reads pairs of a better and a worse answer.
+    """
+
+    objective: Literal["dpo"] = "dpo"
+    beta: float = Field(default=0.1, gt=0)
+    """How strongly the adapter is held to the base."""
+
+
 class Method(Frozen):
     """How to train. `auto` lets diagnosis choose."""
 
     name: MethodName = "auto"
     lora: LoraParameters = LoraParameters()
+    preference: PreferenceParameters = PreferenceParameters()
+    """Read where the method is `preference`."""
     train: Hyperparameters = Hyperparameters()
     data_range_override: str | None = None
     """Why fewer rows than the method's documented range are acceptable (D7); lands on the card."""
+
+    def recipe(self, chosen: str) -> str:
+        """The name of the recipe that carries out `chosen`: of `preference`, its objective."""
+        return self.preference.objective if chosen == "preference" else chosen
 
 
 class Teacher(Frozen):
@@ -257,6 +311,28 @@ class Economics(Frozen):
     price_per_mtok: float = Field(default=0.0, ge=0)
     teacher_price_per_mtok: float | None = Field(default=None, ge=0)
     monthly_requests: int | None = Field(default=None, ge=0)
+    one_off: OneOffCosts | None = None
+    """What the adaptation costs once."""
+    tokens_per_request: float | None = Field(default=None, gt=0)
+    fallback_rate: float = Field(default=0.0, ge=0, le=1)
+    horizon_months: float = Field(default=12.0, gt=0)
+
+    @property
+    def ledger(self) -> Ledger | None:
+        """The numbers that decide whether the student pays; None if some are not given."""
+        if self.teacher_price_per_mtok is None or self.one_off is None:
+            return None
+        if self.tokens_per_request is None or self.monthly_requests is None:
+            return None
+        return Ledger(
+            one_off=self.one_off,
+            teacher_price_per_mtok=self.teacher_price_per_mtok,
+            student_price_per_mtok=self.price_per_mtok,
+            fallback_rate=self.fallback_rate,
+            tokens_per_request=self.tokens_per_request,
+            monthly_requests=self.monthly_requests,
+            horizon_months=self.horizon_months,
+        )
 
 
 class AdaptationJob(Frozen):
@@ -271,10 +347,13 @@ class AdaptationJob(Frozen):
     data: tuple[DataSource, ...] = Field(min_length=1)
     evaluation: Evaluation
     rollout: RolloutPolicy
+    ladder: Ladder = Ladder()
     method: Method = Method()
     synthesis: Synthesis | None = None
     curation: CurationPolicy = CurationPolicy()
     gates: GatePolicy = GatePolicy()
     economics: Economics = Economics()
+    stop_after: Literal["diagnosis"] | None = None
+    """End with diagnosis's verdict, whatever it is: nothing is curated or trained."""
     train_even_if_lighter_suffices: str | None = None
     """A reason to train although a lighter rung reaches the target; lands on the card."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from contracts.base import Digest, Event, Service
+from contracts.commands import WithdrawalKind
 
 _ID = re.compile(
     r"^(?P<base>[A-Za-z0-9][A-Za-z0-9._-]*)-(?P<task>[a-z0-9][a-z0-9_.]*)-v(?P<version>[1-9]\d*)$"
@@ -69,3 +70,19 @@ class AdapterPromoted(Event):
     deployment: str
     bundle: Digest
     """A tree: card, attestations, weights, README, public key. Verifies offline."""
+
+
+class AdapterWithdrawn(Event):
+    """The adapter is out of service for good. It may follow the fact that ended the run."""
+
+    service: ClassVar[Service] = Service.REGISTRY
+    fact: ClassVar[str] = "withdrawn"
+    adapter_id: str
+    adapter: Digest
+    deployment: str
+    to: str
+    """What answers instead where it served: an adapter id, or `base`."""
+    kind: WithdrawalKind
+    reason: str
+    revocation: Digest
+    """The signed `contracts.card.Revocation`, for verifiers that are offline."""

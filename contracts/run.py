@@ -9,6 +9,8 @@ from typing import Literal
 from contracts.base import Digest, Event
 from contracts.curation import CurationHalted, DatasetCurated, SynthesisRequested
 from contracts.diagnosis import (
+    Diagnosis,
+    DiagnosisConcluded,
     DiagnosisHalted,
     RunAccepted,
     RunCancelled,
@@ -20,7 +22,12 @@ from contracts.envelope import Recorded
 from contracts.evaluation import GateJudged
 from contracts.fault import StepFailed
 from contracts.job import AdaptationJob, GateId
-from contracts.registry import AdapterPromoted, CandidateRegistered, RegistrationRefused
+from contracts.registry import (
+    AdapterPromoted,
+    AdapterWithdrawn,
+    CandidateRegistered,
+    RegistrationRefused,
+)
 from contracts.rollout import RolledBack, RolloutCompleted, RolloutHeld, StageJudged, StageStarted
 from contracts.subjects import RunRef
 from contracts.synthesis import RowsSynthesized
@@ -30,15 +37,27 @@ Status = Literal[
     "active",
     "promoted",
     "declined",
+    "diagnosed",
     "rejected",
     "halted",
     "failed",
     "rolled_back",
     "held",
     "cancelled",
+    "withdrawn",
 ]
 CLOSED: frozenset[Status] = frozenset(
-    {"promoted", "declined", "rejected", "halted", "failed", "rolled_back", "cancelled"}
+    {
+        "promoted",
+        "declined",
+        "diagnosed",
+        "rejected",
+        "halted",
+        "failed",
+        "rolled_back",
+        "cancelled",
+        "withdrawn",
+    }
 )
 
 
@@ -53,6 +72,7 @@ class Run:
     attempt: int = 0
     job: AdaptationJob | None = None
     job_digest: Digest | None = None
+    diagnosis: Diagnosis | None = None
     advised: TrainingAdvised | None = None
     synthesis_requested: SynthesisRequested | None = None
     synthesized: RowsSynthesized | None = None
@@ -111,10 +131,14 @@ def _step(run: Run, event: Event) -> Run:
         case RunCancelled():
             return run if run.closed else replace(run, status="cancelled")
         case TrainingAdvised():
-            return replace(run, advised=event)
+            return replace(run, advised=event, diagnosis=event.diagnosis)
         case TrainingDeclined():
-            return replace(run, status="declined")
-        case DiagnosisHalted() | CurationHalted():
+            return replace(run, status="declined", diagnosis=event.diagnosis)
+        case DiagnosisConcluded():
+            return replace(run, status="diagnosed", diagnosis=event.diagnosis)
+        case DiagnosisHalted():
+            return replace(run, status="halted", diagnosis=event.diagnosis)
+        case CurationHalted():
             return replace(run, status="halted")
         case SynthesisRequested():
             return replace(run, synthesis_requested=event)
@@ -145,5 +169,7 @@ def _step(run: Run, event: Event) -> Run:
             return run
         case AdapterPromoted():
             return replace(run, status="promoted", promoted=event)
+        case AdapterWithdrawn():
+            return replace(run, status="withdrawn", stage=None)
         case _:
             raise TypeError(f"no fold for {event.type_name()}")

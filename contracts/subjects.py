@@ -10,7 +10,7 @@ PREFIX = "sluice.v1"
 
 
 def command(tenant: str, run: str, verb: str) -> str:
-    """A user's command: `verb` is submit, cancel, retry or approve."""
+    """A user's command: `verb` is submit, cancel, retry, approve or withdraw."""
     return f"{PREFIX}.job.{tenant}.{run}.{verb}"
 
 
@@ -30,6 +30,10 @@ def progress(tenant: str, run: str, stage: str) -> str:
 
 def telemetry(tenant: str, deployment: str) -> str:
     return f"{PREFIX}.telemetry.{tenant}.{deployment}"
+
+
+def feedback(tenant: str, deployment: str) -> str:
+    return f"{telemetry(tenant, deployment)}.feedback"
 
 
 def alert(tenant: str, deployment: str, metric: str) -> str:

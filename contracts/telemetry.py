@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from contracts.base import Frozen
 
 Arm = Literal["stable", "canary", "shadow"]
@@ -31,3 +33,36 @@ class Outcome(Frozen):
     """The answer parses and satisfies the request's tools or schema; None: it had none."""
     task_success: bool | None = None
     """Automated validation at the execution boundary (M1): no error, not cut off, schema kept."""
+    attempt: int = Field(default=1, ge=1)
+    """Which try of the caller's this was (header `X-Sluice-Attempt`)."""
+    tool_call_valid: bool | None = None
+    """The answer calls one of the request's tools with valid arguments; None: it had none."""
+    grounding: float | None = Field(default=None, ge=0, le=1)
+    """Share of the answer's sentences that the request's documents bear out."""
+    citations_supported: bool | None = None
+    """Every `[n]` names a document that bears out its sentence; None: nothing was cited."""
+    answer_logprob: float | None = Field(default=None, le=0)
+    """Sum over the generated tokens, nats: perplexity is exp(−sum / completion_tokens)."""
+
+
+FeedbackKind = Literal[
+    "accepted", "rejected", "override", "correction", "false_refusal", "safety_incident"
+]
+
+
+class Feedback(Frozen):
+    """What a person made of one answer: thumbs, or what they had to do about it.
+
+    `safety_incident` means confirmed: the adapter that answered is withdrawn at once.
+    """
+
+    request_id: str
+    tenant: str
+    deployment: str
+    model: str
+    """The adapter id that answered, or `base`."""
+    run: str | None = None
+    """The run that made the adapter."""
+    kind: FeedbackKind
+    at: float
+    """Unix time, s, when serving took it."""

@@ -60,7 +60,7 @@ STREAMS: tuple[Stream, ...] = (
     Stream(
         name="TELEMETRY",
         subjects=(f"{PREFIX}.telemetry.>",),
-        purpose="one outcome per served request",
+        purpose="one outcome per served request, and people's feedback on it",
         max_age_s=7 * DAY_S,
     ),
     Stream(
@@ -117,7 +117,10 @@ CONSUMERS: tuple[Consumer, ...] = (
         *(f"evaluation.g{gate}_judged" for gate in range(1, 6)),
     ),
     _on_run(Service.REGISTRY, "promote", "rollout.completed"),
-    _on_run(Service.REGISTRY, "withdraw", "rollout.rolled_back"),
+    _on_run(Service.REGISTRY, "roll-back", "rollout.rolled_back"),
+    Consumer(
+        service=Service.REGISTRY, purpose="withdraw", stream="JOBS", filters=_commands("withdraw")
+    ),
     _on_run(Service.ROLLOUT, "begin", "registry.registered"),
     _on_run(Service.ROLLOUT, "watch", "rollout.stage_started", ack_wait_s=15.0),
     _on_run(Service.ROLLOUT, "guard", "rollout.held", ack_wait_s=15.0, at_once=256),
@@ -129,7 +132,7 @@ CONSUMERS: tuple[Consumer, ...] = (
         service=Service.MONITORING,
         purpose="outcomes",
         stream="TELEMETRY",
-        filters=(f"{PREFIX}.telemetry.*.*",),
+        filters=(f"{PREFIX}.telemetry.*.*", f"{PREFIX}.telemetry.*.*.feedback"),
         max_ack_pending=4096,
     ),
 )

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, JsonValue
 
 from contracts.base import Digest, Event, Frozen, Service
-from contracts.job import Hyperparameters, LoraParameters
+from contracts.job import Hyperparameters, LoraParameters, PreferenceParameters
 
 StopReason = Literal[
     "out_of_memory",
@@ -31,6 +31,7 @@ class Recipe(Frozen):
     dataset: Digest
     """The dataset card."""
     lora: LoraParameters | None
+    preference: PreferenceParameters | None = None
     train: Hyperparameters
     versions: dict[str, str]
     """Library → version."""
@@ -80,6 +81,8 @@ class AdapterTrained(Event):
     resumed_from: int | None = None
     train_loss: float
     validation_loss: float | None
+    metrics: dict[str, float] = Field(default_factory=dict)
+    """The method's own measures on the validation rows (`preference_accuracy` and so on)."""
     tokens_per_s: float
     peak_memory_bytes: int
     duration_s: float

@@ -1,0 +1,45 @@
+"""The ledger of a distillation: what it costs once, and what each token costs before and after."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from contracts.base import Frozen
+
+MTOK = 1_000_000
+
+
+class OneOffCosts(Frozen):
+    """Spent once, whatever the volume. In the ledger's currency."""
+
+    generation: float = Field(default=0.0, ge=0)
+    """Teacher tokens of the training data."""
+    training: float = Field(default=0.0, ge=0)
+    evaluation: float = Field(default=0.0, ge=0)
+    infrastructure: float = Field(default=0.0, ge=0)
+
+    @property
+    def total(self) -> float:
+        return self.generation + self.training + self.evaluation + self.infrastructure
+
+
+class Ledger(Frozen):
+    """`sluice economics` reads it; a job's `economics` is one without its words."""
+
+    schema_: Literal["sluice.ledger/v1"] = Field(default="sluice.ledger/v1", alias="schema")
+    currency: str = "USD"
+    one_off: OneOffCosts
+    teacher_price_per_mtok: float = Field(ge=0)
+    """For a million tokens, read and written alike."""
+    student_price_per_mtok: float = Field(ge=0)
+    fallback_rate: float = Field(default=0.0, ge=0, le=1)
+    """Share of the student's requests that the teacher has to answer after it."""
+    tokens_per_request: float = Field(gt=0)
+    monthly_requests: float | None = Field(default=None, ge=0)
+    """Projected; None: not known, so there is no verdict on time."""
+    horizon_months: float = Field(default=12.0, gt=0)
+    """The student has to have paid for itself by then."""
+    claimed_break_even_tokens: float | None = Field(default=None, ge=0)
+    """A figure to be checked against these numbers."""
