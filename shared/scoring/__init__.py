@@ -9,6 +9,7 @@ from shared.scoring.call import CallError, ToolCall, call_schema, parse_call
 from shared.scoring.registry import BUILT_IN, resolve
 from shared.scoring.score import Score, Scorer, scorer
 from shared.scoring.tool_call import tool_call
+from shared.scoring.validator import Validator, validator_for
 
 __all__ = [
     "BUILT_IN",
@@ -16,9 +17,11 @@ __all__ = [
     "Score",
     "Scorer",
     "ToolCall",
+    "Validator",
     "call_schema",
     "parse_call",
     "resolve",
     "scorer",
     "tool_call",
+    "validator_for",
 ]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contracts.base import Problem
 from contracts.job import Behaviour
 from shared.errors import InvalidInput
+from shared.scoring.program import python_tests, sql_query
 from shared.scoring.score import Scorer, is_declared
 from shared.scoring.text import exact_match, json_schema, regex
 from shared.scoring.tool_call import tool_call
@@ -17,6 +18,8 @@ BUILT_IN: dict[str, Callable[[Behaviour], Scorer]] = {
     "json_schema": lambda behaviour: json_schema(behaviour.output_schema),
     "exact_match": lambda _: exact_match,
     "regex": lambda _: regex,
+    "python_tests": lambda _: python_tests,
+    "sql_query": lambda _: sql_query,
 }
 """Name → how a behaviour's scorer is built."""
 

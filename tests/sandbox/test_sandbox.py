@@ -1,0 +1,196 @@
+"""What the sandbox lets through: the program's own output. Nothing else, whoever tries."""
+
+from __future__ import annotations
+
+import os
+import socket
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from shared.errors import InvalidInput, Misconfigured
+from shared.sandbox import Limits, Sandbox, SandboxResult
+from shared.sandbox.cgroup import control_group
+from shared.sandbox.sandbox import HOST_UID
+
+SECRET = "the-host's-secret"
+LIMITS = Limits(
+    wall_s=2, cpu_s=1, memory_bytes=256 << 20, processes=16, output_bytes=4096, file_bytes=1 << 20
+)
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Sandbox:
+    try:
+        made = Sandbox(LIMITS)
+        made.run(["true"])
+    except Misconfigured as reason:
+        pytest.skip(f"{reason}; {reason.mend}")
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What an attack is after."""
+
+    secret: Path
+    port: int
+    abstract: str
+    visitors: list[str]
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    secret = tmp_path_factory.mktemp("host") / "secret"
+    secret.write_text(SECRET)
+    secret.chmod(0o644)
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setenv("SLUICE_TEST_SECRET", SECRET)
+    visitors: list[str] = []
+    tcp = socket.create_server(("127.0.0.1", 0))
+    unix = socket.socket(socket.AF_UNIX)
+    abstract = f"sluice-test-{os.getpid()}"
+    unix.bind("\0" + abstract)
+    unix.listen()
+    for name, server in (("tcp", tcp), ("unix", unix)):
+        threading.Thread(target=_receive, args=(server, name, visitors), daemon=True).start()
+    yield Host(secret, tcp.getsockname()[1], abstract, visitors)
+    monkeypatch.undo()
+    for server in (tcp, unix):
+        server.shutdown(socket.SHUT_RDWR)
+        server.close()
+
+
+def _receive(server: socket.socket, name: str, visitors: list[str]) -> None:
+    while True:
+        try:
+            visit, _ = server.accept()
+        except OSError:
+            return
+        visit.close()
+        visitors.append(name)
+
+
+def python(sandbox: Sandbox, code: str, **options: object) -> SandboxResult:
+    return sandbox.run(["python3", "main.py"], files={"main.py": code.encode()}, **options)
+
+
+def test_a_program_gets_its_files_and_its_input_and_gives_its_output(sandbox: Sandbox) -> None:
+    code = "import sys, pathlib; print(pathlib.Path('d/x').read_text() + sys.stdin.read()); exit(3)"
+    files = {"main.py": code.encode(), "d/x": b"given "}
+    result = sandbox.run(["python3", "main.py"], files=files, stdin=b"asked")
+    assert (result.stdout, result.exit_code, result.ending) == (b"given asked\n", 3, "exited")
+    assert not result.succeeded
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/x", "a/../../x", "", "."])
+def test_a_file_outside_the_scratch_folder_is_refused(sandbox: Sandbox, name: str) -> None:
+    with pytest.raises(InvalidInput, match="leaves the scratch folder"):
+        sandbox.run(["true"], files={name: b""})
+
+
+@pytest.mark.parametrize("level", ["inside", "on the host"])
+def test_no_program_is_root(sandbox: Sandbox, level: str) -> None:
+    if level == "inside":
+        assert sandbox.run(["id", "-u"]).stdout.strip() not in (b"", b"0")
+        return
+    seen: set[int] = set()
+    runner = threading.Thread(target=sandbox.run, args=(["sleep", "0.5"],))
+    runner.start()
+    while runner.is_alive():
+        for process in psutil.process_iter(["cmdline", "uids"]):
+            if process.info["cmdline"] == ["sleep", "0.5"]:
+                seen.add(process.info["uids"].real)
+        time.sleep(0.05)
+    assert seen
+    assert 0 not in seen
+
+
+PROGRAMS = yaml.safe_load((Path(__file__).parent / "attacks.yaml").read_text(encoding="utf-8"))
+
+
+def programs(kind: str) -> list[object]:
+    return [pytest.param(code, id=name) for name, code in PROGRAMS[kind].items()]
+
+
+def attack(sandbox: Sandbox, host: Host, code: str) -> None:
+    given = {
+        "secret": host.secret,
+        "pid": os.getpid(),
+        "port": host.port,
+        "abstract": host.abstract,
+    }
+    result = python(sandbox, code.format(**given))
+    assert not result.succeeded, result
+    assert SECRET.encode() not in result.stdout + result.stderr
+    assert b"root:" not in result.stdout
+    assert len(result.stdout) <= LIMITS.output_bytes
+    assert result.duration_s <= LIMITS.wall_s + 0.5
+    assert host.visitors == []
+    assert host.secret.read_text() == SECRET
+    assert leftovers() == []
+
+
+def leftovers() -> list[psutil.Process]:
+    """Processes of a sandbox that are still there a moment after their run."""
+    deadline = time.monotonic() + 0.5
+    while left := _sandboxed():
+        if time.monotonic() > deadline:
+            return left
+        time.sleep(0.02)
+    return []
+
+
+def _sandboxed() -> list[psutil.Process]:
+    """Ours or nobody's: what has escaped from its parent is nobody's.
+
+    Another test worker's sandboxes are below that worker, and none of our business.
+    """
+    here = psutil.Process()
+    below = {child.pid for child in here.children(recursive=True)}
+    beside = {peer.pid for peer in psutil.Process(here.ppid()).children(recursive=True)} - below
+    return [
+        process
+        for process in psutil.process_iter(["uids", "status"])
+        if process.info["status"] != psutil.STATUS_ZOMBIE
+        and (
+            process.pid in below
+            or (process.info["uids"].real == HOST_UID and process.pid not in beside)
+        )
+    ]
+
+
+@pytest.mark.req("S4")
+@pytest.mark.parametrize("code", programs("attacks"))
+def test_an_attack_gets_nothing_and_leaves_nothing(sandbox: Sandbox, host: Host, code: str) -> None:
+    attack(sandbox, host, code)
+
+
+@pytest.mark.parametrize("code", programs("bombs"))
+def test_a_bomb_goes_off_inside(sandbox: Sandbox, host: Host, code: str) -> None:
+    with control_group(LIMITS) as groups:
+        if os.geteuid() == 0 and not groups:
+            pytest.skip("root without control groups lights no bombs")
+    attack(sandbox, host, code)
+
+
+def test_a_sandbox_costs_little(sandbox: Sandbox) -> None:
+    took = [sandbox.run(["true"]).duration_s for _ in range(20)]
+    # 17 ms on an idle machine; the bound is for one that is not
+    assert statistics.median(took) <= 0.25
+
+
+def test_a_machine_without_bubblewrap_is_told_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Misconfigured, match="bwrap is not installed") as refused:
+        Sandbox()
+    assert "apt install bubblewrap" in refused.value.mend
