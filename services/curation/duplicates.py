@@ -1,8 +1,9 @@
 """The same row twice teaches nothing and skews every statistic: keep the first (C5).
 
-*Exact* compares the normal form of the turns, the tools and the target. *Near* compares character
-shingles by Jaccard similarity, and only among rows that name the same numbers: `factorial of 5`
-and `factorial of 7` are two different lessons however alike they look.
+*Exact* compares the normal form of the turns, the tools and the answers with their judgement.
+*Near* compares character shingles by Jaccard similarity, and only among rows that name the same
+numbers and are judged alike: `factorial of 5` and `factorial of 7` are two different lessons
+however alike they look, and so are a desirable answer and an undesirable one.
 """
 
 from __future__ import annotations
@@ -17,10 +18,16 @@ from shared.similarity.text import normal_form, numbers
 
 
 def content_hash(traced: TracedRow) -> bytes:
-    """Hash of the normal form of the turns with their roles, the tools and the exact target."""
+    """Hash of the normal form of the turns with their roles, the tools and the exact answers."""
     row = traced.row
     content = json.dumps(
-        [[(m.role, normal_form(m.content)) for m in row.messages], row.tools, row.target],
+        [
+            [(m.role, normal_form(m.content)) for m in row.messages],
+            row.tools,
+            row.target,
+            row.rejected,
+            row.desirable,
+        ],
         sort_keys=True,
     )
     return hashlib.blake2b(content.encode(), digest_size=16).digest()
@@ -45,10 +52,11 @@ def near_duplicates(threshold: float) -> Stage:
     """Drop rows whose shingles reach `threshold` Jaccard similarity with an earlier row."""
 
     def apply(rows: Iterable[TracedRow], tally: Tally) -> Iterator[TracedRow]:
-        by_numbers: dict[tuple[str, ...], NearDuplicates] = {}
+        alike: dict[tuple[tuple[str, ...], bool | None], NearDuplicates] = {}
         for traced in rows:
             text = content_text(traced.row)
-            index = by_numbers.setdefault(numbers(text), NearDuplicates(threshold))
+            key = numbers(text), traced.row.desirable
+            index = alike.setdefault(key, NearDuplicates(threshold))
             found = index.find_or_add(traced.row.id, text)
             if found is None:
                 yield traced

@@ -243,6 +243,8 @@ def _leaves(row: Row) -> Iterator[tuple[str, str]]:
         yield f"messages[{i}].content", message.content
     if row.target is not None:
         yield "target", row.target
+    if row.rejected is not None:
+        yield "rejected", row.rejected
     yield from _strings("expected", row.expected)
     yield from _prose("tools", list(row.tools))
     yield from _strings("meta", row.meta)
@@ -317,6 +319,7 @@ def _rebuild(
 
     messages = tuple(Message(role=m.role, content=next(stream)) for m in row.messages)
     target = None if row.target is None else next(stream)
+    rejected = None if row.rejected is None else next(stream)
     expected = _map_strings(row.expected, text, number)
     tools = tuple(_map_prose(list(row.tools), text, number))
     meta = _map_strings(row.meta, text, number)
@@ -326,6 +329,7 @@ def _rebuild(
             "id": _pseudonym(row.id, next(stream)),
             "messages": messages,
             "target": target,
+            "rejected": rejected,
             "expected": expected,
             "tools": tools,
             "meta": meta,

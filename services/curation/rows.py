@@ -108,5 +108,6 @@ def request_text(row: Row) -> str:
 
 
 def content_text(row: Row) -> str:
-    """All that the row teaches: its turns and its target."""
-    return "\n".join((*(m.content for m in row.messages), row.target or ""))
+    """All that the row teaches: its turns, its target and the answer it rejects."""
+    rejected = () if row.rejected is None else (row.rejected,)
+    return "\n".join((*(m.content for m in row.messages), row.target or "", *rejected))

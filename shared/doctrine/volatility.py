@@ -6,8 +6,9 @@ carry it: an answer grounded in its own request teaches behaviour, not the fact.
 nothing, it asks, so tool-call targets never score.
 
 The rules are data (`volatility.json`): a kind, a weight, and a pattern whose group `fact` is what
-must be grounded. A row's score is 1 - prod(1 - weight) over its ungrounded facts. A reviewed row
-escapes with `meta.stable_fact: "<why it will not change>"`.
+must be grounded. Several rules of one kind see one fact, so the heaviest of a kind counts: a row's
+score is 1 - prod(1 - weight) over the kinds it asserts ungrounded. A reviewed row escapes with
+`meta.stable_fact: "<why it will not change>"`. docs/diagnosis.md has precision and recall.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from math import prod
 
 from contracts.base import Problem
 from contracts.data import Row
@@ -68,17 +70,17 @@ def volatility(row: Row) -> Volatility:
     request = "\n".join(m.content for m in row.messages)
     grounds = normal_form(request)
     computed = bool(_AMOUNT.search(request))
-    calm, kinds = 1.0, []
+    heaviest: dict[str, float] = {}
     for rule in _rules()[0]:
         for match in rule.pattern.finditer(target):
             if _grounded(match["fact"], grounds):
                 continue
             # An amount worked out from amounts in the request is arithmetic, not a price list.
             weight = rule.weight / 2 if rule.kind == "price" and computed else rule.weight
-            calm *= 1 - weight
-            kinds.append(rule.kind)
+            heaviest[rule.kind] = max(weight, heaviest.get(rule.kind, 0.0))
             break
-    return Volatility(round(1 - calm, 4), tuple(dict.fromkeys(kinds)))
+    calm = prod(1 - weight for weight in heaviest.values())
+    return Volatility(round(1 - calm, 4), tuple(heaviest))
 
 
 def _grounded(fact: str, grounds: str) -> bool:

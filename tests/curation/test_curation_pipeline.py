@@ -257,3 +257,21 @@ def test_an_overlap_with_an_evaluation_item_is_dropped(job, detector, request_te
     done = curate(job(), [training(rows)], {"heldout": evaluation}, detector)
     dropped = done.snapshot.card.stages[0].dropped
     assert dropped == ({reason: 1} if reason else {})
+
+
+@pytest.mark.req("C3", "C5")
+def test_judged_answers_keep_their_judgement_and_are_redacted_too(job, detector):
+    mail = "Write to jane.roe@example.com about it"
+    rows = [
+        row("pair", "How do I cancel my booking?", "Open it.", rejected=mail),
+        row("other pair", "How do I cancel my booking?", "Open it.", rejected="I do not know."),
+        row("same pair", "How do I cancel my booking?", "Open it.", rejected="I do not know."),
+        row("good", "Where can I park the car?", "Behind the house.", desirable=True),
+        row("bad", "Where can I park the car?", "Behind the house!", desirable=False),
+    ]
+    done = curate(job(), [training(rows)], {}, detector)
+    assert isinstance(done, Curated)
+    kept = {t.row.id: t.row for t in done.train}
+    assert kept.keys() == {"pair", "other pair", "good", "bad"}
+    assert kept["pair"].rejected == "Write to [EMAIL_1] about it"
+    assert (kept["good"].desirable, kept["bad"].desirable) == (True, False)

@@ -2,6 +2,7 @@ import pytest
 
 from contracts.data import Row
 from shared.doctrine.volatility import threshold, volatility
+from tests.curation.volatile.accuracy import LABELLED, counts, labelled
 
 VOLATILE = [
     ("What does the Pro plan cost?", "The Pro plan costs $49 per month.", "price"),
@@ -48,3 +49,32 @@ def test_calls_grounded_answers_and_lasting_facts_are_not(request_text, target):
 def test_a_reviewed_row_is_let_through():
     reviewed = row(*VOLATILE[0][:2], meta={"stable_fact": "historic price list of 1998"})
     assert volatility(reviewed).score == 0
+
+
+def test_the_labelled_set_is_large_and_its_parts_share_no_row():
+    rows = {
+        split: {(c.row.messages[0].content, c.row.target) for c in labelled(split)}
+        for split in ("tune", "report")
+    }
+    assert sum(1 for line in LABELLED.read_text().splitlines() if line) >= 300
+    assert not rows["tune"] & rows["report"]
+
+
+@pytest.mark.req("D1")
+@pytest.mark.req("C10")
+def test_precision_and_recall_hold_on_rows_the_rules_were_not_tuned_on():
+    found = counts("report")
+    assert found.precision >= 0.9
+    assert found.recall >= 0.9
+
+
+@pytest.mark.req("C10")
+@pytest.mark.parametrize("kind", sorted({c.kind for c in labelled("report") if c.kind}))
+def test_every_kind_of_fact_is_named_as_what_it_is(kind):
+    found = counts("report", kind)
+    assert found.recall >= 0.75
+    assert found.precision >= 0.7
+
+
+def test_wording_chosen_to_avoid_the_rules_raises_no_false_alarm():
+    assert counts("unseen").false_alarms == 0

@@ -1,0 +1,72 @@
+"""Whether training rows have the shape their recipe learns from (T1).
+
+Demonstrations (LoRA) show an answer to give. Pairs (DPO) have a better answer and a worse one to
+the same request. A row that says nothing, or says the opposite of another row, is refused by name
+before anything is trained: the loss would take it silently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from contracts.base import Problem
+from contracts.data import Row
+
+PAIRED = frozenset({"dpo"})
+"""Recipes that learn from pairs."""
+
+
+def unfit_rows(recipe: str, rows: Iterable[Row]) -> Iterator[Problem]:
+    """A problem, with its mend, for every row that `recipe` cannot learn from. Pure."""
+    if recipe in PAIRED:
+        return _unfit_pairs(recipe, rows)
+    return _undesirable(recipe, rows)
+
+
+def _undesirable(recipe: str, rows: Iterable[Row]) -> Iterator[Problem]:
+    for row in rows:
+        if row.desirable is False:
+            yield _problem(
+                row,
+                f"its answer is marked undesirable, and {recipe} would teach it",
+                "drop the row, or use method.name preference",
+            )
+
+
+def _unfit_pairs(recipe: str, rows: Iterable[Row]) -> Iterator[Problem]:
+    preferred: dict[Any, str] = {}
+    for row in rows:
+        chosen, rejected = (row.target or "").strip(), (row.rejected or "").strip()
+        opposite = preferred.get((_request(row), rejected, chosen))
+        if not chosen:
+            yield _problem(row, "it has no `target`", "put the better answer there")
+        elif not rejected:
+            yield _problem(
+                row,
+                f"it has no `rejected`, and {recipe} compares two answers",
+                "add the worse answer as `rejected`, or use method.name lora",
+            )
+        elif chosen == rejected:
+            yield _problem(
+                row, "`target` and `rejected` are the same answer", "drop the row, or mend one"
+            )
+        elif row.desirable is False:
+            yield _problem(
+                row,
+                "it prefers an answer that it marks undesirable",
+                "swap `target` and `rejected`, or remove `desirable`",
+            )
+        elif opposite is not None:
+            yield _problem(
+                row, f"it prefers the opposite of row {opposite!r}", "keep the one that is right"
+            )
+        preferred.setdefault((_request(row), chosen, rejected), row.id)
+
+
+def _request(row: Row) -> Any:
+    return tuple((m.role, m.content) for m in row.messages), str(row.tools)
+
+
+def _problem(row: Row, problem: str, mend: str) -> Problem:
+    return Problem(where=f"row {row.id!r}", problem=problem, mend=mend)
