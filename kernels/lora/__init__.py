@@ -1,5 +1,27 @@
 """Low-rank adapters over a batch of mixed rows."""
 
-from kernels.lora.api import Block, LowRank, Segment, SegmentPlan, implementation, scale, sgmv_
+from kernels.lora.api import (
+    Apply,
+    Block,
+    LowRank,
+    Prepare,
+    Segment,
+    SegmentPlan,
+    expand_layout,
+    implementation,
+    scale,
+    sgmv_,
+)
 
-__all__ = ["Block", "LowRank", "Segment", "SegmentPlan", "implementation", "scale", "sgmv_"]
+__all__ = [
+    "Apply",
+    "Block",
+    "LowRank",
+    "Prepare",
+    "Segment",
+    "SegmentPlan",
+    "expand_layout",
+    "implementation",
+    "scale",
+    "sgmv_",
+]

@@ -45,6 +45,11 @@ class LowRank:
         return cls(a, (Block(0, 0, b),), alpha, a.shape[0])
 
 
+def expand_layout(b: torch.Tensor) -> torch.Tensor:
+    """B (d, r) stored rank by rank, as the native kernel reads it; same shape, same values."""
+    return b.t().contiguous().t()
+
+
 def scale(weights: LowRank) -> float:
     """α/r: the only place where it is computed (ERRATA 4)."""
     return weights.alpha / weights.rank
@@ -88,17 +93,31 @@ class SegmentPlan:
         return cls(tuple(segments), len(adapters))
 
 
-Sgmv = Callable[[torch.Tensor, torch.Tensor, SegmentPlan, Sequence[LowRank | None]], torch.Tensor]
+Apply = Callable[[torch.Tensor, torch.Tensor], None]
+"""`apply(y, x)`: SGMV with a plan and weights that are bound already."""
+
+Prepare = Callable[[SegmentPlan, Sequence[LowRank | None]], Apply]
+"""Binds a plan and its weights once per batch change; the result serves every step until then."""
 
 
-def implementation(name: str = "reference") -> Sgmv:
-    """The named implementation. Raises ValueError, naming what there is, for any other."""
-    from kernels.lora import reference
+def implementation(name: str) -> Prepare:
+    """The named implementation.
 
-    known: dict[str, Sgmv] = {"reference": reference.sgmv_}
-    if name not in known:
-        raise ValueError(f"no SGMV implementation {name!r}; there is {', '.join(sorted(known))}")
-    return known[name]
+    `reference` is plain torch and runs anywhere; `native` is compiled C++ for CPUs.
+
+    Raises:
+        ValueError: there is none of this name.
+        NativeUnavailable: `native` cannot be compiled or loaded here.
+    """
+    if name == "reference":
+        from kernels.lora.reference import prepare
+
+        return prepare
+    if name == "native":
+        from kernels.lora.native import Native
+
+        return Native().prepare
+    raise ValueError(f"no SGMV implementation {name!r}; there is reference, native")
 
 
 def sgmv_(
@@ -112,7 +131,7 @@ def sgmv_(
     """For each segment s with weights (A, B, α, r): `Y[s] += (α/r) · (X[s] · Aᵀ) · Bᵀ`, in place.
 
     Args:
-        y: (n, d), the base product; changed in place and returned.
+        y: (n, d), the base product; changed in place and returned. Its rows may be strided.
         x: (n, k), the same rows; same dtype and device as `y`.
         plan: segments that cover the n rows in order; empty segments are allowed.
         weights: one per segment, A (r, k) and B (d, r) of any rank; None leaves the rows as they
@@ -130,4 +149,5 @@ def sgmv_(
             f"{tuple(x.shape)} and {tuple(y.shape)} with {len(weights)} weights do not fit a plan "
             f"of {plan.rows} rows in {len(plan.segments)} segments"
         )
-    return implementation(name)(y, x, plan, weights)
+    implementation(name)(plan, weights)(y, x)
+    return y

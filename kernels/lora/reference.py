@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
-from kernels.lora.api import LowRank, SegmentPlan, scale
+from kernels.lora.api import Apply, LowRank, Segment, SegmentPlan, scale
+
+Part = tuple[Segment, LowRank]
 
 
-def sgmv_(
-    y: torch.Tensor, x: torch.Tensor, plan: SegmentPlan, weights: Sequence[LowRank | None]
-) -> torch.Tensor:
+def prepare(plan: SegmentPlan, weights: Sequence[LowRank | None]) -> Apply:
     """See `kernels.lora.api.sgmv_`, whose docstring is the specification."""
-    for segment, low_rank in zip(plan.segments, weights, strict=True):
-        if low_rank is None or segment.start == segment.stop:
-            continue
+    parts = [
+        (segment, low_rank)
+        for segment, low_rank in zip(plan.segments, weights, strict=True)
+        if low_rank is not None and segment.start < segment.stop
+    ]
+    return partial(_apply, parts)
+
+
+def _apply(parts: Sequence[Part], y: torch.Tensor, x: torch.Tensor) -> None:
+    for segment, low_rank in parts:
         shrunk = x[segment.start : segment.stop] @ low_rank.a.T
         for block in low_rank.blocks:
             out = y[segment.start : segment.stop, block.column : block.column + block.b.shape[0]]
             part = shrunk[:, block.row : block.row + block.b.shape[1]]
             out.addmm_(part, block.b.T, alpha=scale(low_rank))
-    return y

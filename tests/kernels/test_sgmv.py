@@ -3,6 +3,7 @@ import torch
 
 from kernels.lora import Block, LowRank, Segment, SegmentPlan, implementation, scale, sgmv_
 
+NAMES = ["reference", "native"]
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 6e-2}
 
 
@@ -34,9 +35,10 @@ def naive(y, x, rows, weights):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("kind", ["distinct", "identical", "uniform", "zipf", "half without"])
 @pytest.mark.parametrize("rows", [1, 2, 7, 33])
-def test_every_segment_gets_its_own_adapter_at_its_own_rank(rows, kind, dtype):
+@pytest.mark.parametrize(("k", "d"), [(24, 40), (67, 301)])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_segment_gets_its_own_adapter_at_its_own_rank(name, k, d, rows, kind, dtype):
     g = torch.Generator().manual_seed(rows)
-    k, d = 24, 40
     row_adapters = popularity(kind, rows)
     weights = {
         key: LowRank.single(
@@ -51,30 +53,32 @@ def test_every_segment_gets_its_own_adapter_at_its_own_rank(rows, kind, dtype):
     y = torch.randn(rows, d, generator=g).to(dtype)
     expected = naive(y, x, row_adapters, weights)
     plan = SegmentPlan.of(row_adapters)
-    out = sgmv_(y, x, plan, [weights.get(s.adapter) for s in plan.segments])
+    out = sgmv_(y, x, plan, [weights.get(s.adapter) for s in plan.segments], name=name)
     assert out is y
     assert torch.allclose(y.double(), expected, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
 
 
 @pytest.mark.req("V3")
-def test_rows_without_an_adapter_are_untouched_bit_for_bit():
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_without_an_adapter_are_untouched_bit_for_bit(name):
     y = torch.randn(6, 8)
     before = y.clone()
     low_rank = LowRank.single(torch.randn(2, 4), torch.randn(8, 2), alpha=4)
     plan = SegmentPlan((Segment(None, 0, 4), Segment("a", 4, 4), Segment("b", 4, 6)), 6)
-    sgmv_(y, torch.randn(6, 4), plan, [None, low_rank, low_rank])
+    sgmv_(y, torch.randn(6, 4), plan, [None, low_rank, low_rank], name=name)
     assert torch.equal(y[:4], before[:4])
     assert not torch.equal(y[4:], before[4:])
 
 
 @pytest.mark.req("V3")
-def test_a_fused_linear_equals_its_parts():
+@pytest.mark.parametrize("name", NAMES)
+def test_a_fused_linear_equals_its_parts(name):
     x = torch.randn(5, 6)
     a1, b1 = torch.randn(2, 6), torch.randn(4, 2)
     a2, b2 = torch.randn(3, 6), torch.randn(7, 3)
     fused = LowRank(torch.cat([a1, a2]), (Block(0, 0, b1), Block(4, 2, b2)), 8.0, 2.0)
     plan = SegmentPlan.of(["one"] * 5)
-    y = sgmv_(torch.zeros(5, 11), x, plan, [fused])
+    y = sgmv_(torch.zeros(5, 11), x, plan, [fused], name=name)
     assert torch.allclose(y[:, :4], 4 * x @ a1.T @ b1.T, atol=1e-4)
     assert torch.allclose(y[:, 4:], 4 * x @ a2.T @ b2.T, atol=1e-4)
 

@@ -1,0 +1,5 @@
+"""Attention of decoding rows over the key-value cache."""
+
+from kernels.attention.api import Attend, Rotary, Rows, implementation
+
+__all__ = ["Attend", "Rotary", "Rows", "implementation"]
