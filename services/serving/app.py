@@ -59,6 +59,7 @@ def create_app(settings: Settings) -> App:
         keys=Keys(service_secret(own), functools.partial(client_keys, own, *own.serving_tenants)),
         sink=sink,
         folders=StoredAdapters(artifacts, own.home / "serving" / "adapters"),
+        catch_up=projection.catch_up,
     )
 
     @asynccontextmanager

@@ -14,6 +14,7 @@ from typing import Any
 from jsonschema.exceptions import SchemaError, ValidationError
 from jsonschema.validators import validator_for
 
+from services.serving.grounding import citations_supported, grounding
 from shared.chat import signature
 
 
@@ -70,6 +71,33 @@ def schema_valid(
         functions = {signature(tool)["name"]: signature(tool) for tool in tools}
         return satisfies(call.arguments, functions[call.name].get("parameters") or {})
     return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What an answer's text shows; None where the request gave nothing to judge it by."""
+
+    schema_valid: bool | None = None
+    tool_call_valid: bool | None = None
+    grounding: float | None = None
+    citations_supported: bool | None = None
+
+
+def judge(
+    text: str,
+    *,
+    tools: Sequence[Mapping[str, Any]] = (),
+    schema: Mapping[str, Any] | None = None,
+    documents: Sequence[str] = (),
+) -> Judgement:
+    """Everything the boundary says about one answer."""
+    valid = schema_valid(text, tools=tools, schema=schema)
+    return Judgement(
+        schema_valid=valid,
+        tool_call_valid=schema_valid(text, tools=tools) if tools else None,
+        grounding=grounding(text, documents),
+        citations_supported=citations_supported(text, documents),
+    )
 
 
 def task_success(*, error: str | None, finish_reason: str | None, valid: bool | None) -> bool:

@@ -20,11 +20,11 @@ from pydantic import ValidationError
 from contracts import subjects
 from contracts.envelope import Recorded, UnknownEvent, recorded
 from contracts.registry import CandidateRegistered
-from contracts.telemetry import Outcome
+from contracts.telemetry import Feedback, Outcome
 from services.serving.directory import BASE, Directory
 from shared.artifacts import ArtifactStore
 from shared.bundles import open_card
-from shared.errors import SluiceError
+from shared.errors import SluiceError, TransientError
 from shared.messaging.cancellation import heed_cancellation
 from shared.messaging.tail import last_sequence, sequence_of, tail
 from shared.signing import PublicKey
@@ -37,6 +37,7 @@ ALL_FACTS = f"{subjects.PREFIX}.run.>"
 OUTCOMES_IN_FLIGHT = 10_000
 PUBLISHED_AT_ONCE = 32
 """The broker syncs each outcome to disk: one at a time would wait for it each time."""
+CAUGHT_UP_WITHIN_S = 5.0
 UNOBSERVED = {BASE, "evaluation", "direct"}
 
 
@@ -55,6 +56,23 @@ class Projection:
         self._artifacts = artifacts
         self._registry_key = registry_key
         self.caught_up = asyncio.Event()
+        self._applied = 0
+        self._moved = asyncio.Condition()
+
+    async def catch_up(self) -> None:
+        """Return once everything that is in the log now has been applied: read your writes.
+
+        Raises:
+            TransientError: the broker does not answer, or the projection is still behind.
+        """
+        goal = await last_sequence(self._jetstream(), RUN)
+        try:
+            async with asyncio.timeout(CAUGHT_UP_WITHIN_S), self._moved:
+                await self._moved.wait_for(lambda: self._applied >= goal)
+        except TimeoutError as error:
+            raise TransientError(
+                f"routing is at {self._applied} of {goal} facts", mend="ask again in a moment"
+            ) from error
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -89,8 +107,14 @@ class Projection:
                         await self._apply(record)
                     if sequence >= goal:
                         self.caught_up.set()
+                    await self._passed(sequence)
                 if not batch:
                     self.caught_up.set()
+
+    async def _passed(self, sequence: int) -> None:
+        async with self._moved:
+            self._applied = max(self._applied, sequence)
+            self._moved.notify_all()
 
     async def _apply(self, record: Recorded) -> None:
         event = record.event
@@ -117,15 +141,15 @@ class TelemetrySink:
 
     def __init__(self, jetstream: Callable[[], JetStreamContext]) -> None:
         self._jetstream = jetstream
-        self._queue: asyncio.Queue[Outcome] = asyncio.Queue(OUTCOMES_IN_FLIGHT)
+        self._queue: asyncio.Queue[Outcome | Feedback] = asyncio.Queue(OUTCOMES_IN_FLIGHT)
         self.dropped = 0
 
-    async def emit(self, outcome: Outcome) -> None:
+    async def emit(self, signal: Outcome | Feedback) -> None:
         """Only deployments are observed: the base or an adapter asked by name has no rollout."""
-        if outcome.deployment in UNOBSERVED:
+        if signal.deployment in UNOBSERVED:
             return
         try:
-            self._queue.put_nowait(outcome)
+            self._queue.put_nowait(signal)
         except asyncio.QueueFull:
             self.dropped += 1
             log.error("telemetry is behind: %d outcomes dropped", self.dropped)
@@ -146,21 +170,27 @@ class TelemetrySink:
     async def _publish(self) -> None:
         while True:
             heed_cancellation()
-            outcome = await self._queue.get()
-            await self._deliver(outcome)
+            signal = await self._queue.get()
+            await self._deliver(signal)
             self._queue.task_done()
 
-    async def _deliver(self, outcome: Outcome) -> None:
+    async def _deliver(self, signal: Outcome | Feedback) -> None:
         """Until the broker has it: an outcome is evidence, a lost one biases a verdict."""
+        if isinstance(signal, Feedback):
+            subject = subjects.feedback(signal.tenant, signal.deployment)
+            message_id = f"{signal.tenant}:{signal.request_id}:{signal.kind}"
+        else:
+            subject = subjects.telemetry(signal.tenant, signal.deployment)
+            message_id = f"{signal.request_id}:{signal.arm}"
         while True:
             heed_cancellation()
             try:
                 await self._jetstream().publish(
-                    subjects.telemetry(outcome.tenant, outcome.deployment),
-                    outcome.model_dump_json().encode(),
+                    subject,
+                    signal.model_dump_json().encode(),
                     stream=TELEMETRY,
                     timeout=5.0,
-                    headers={"Nats-Msg-Id": f"{outcome.request_id}:{outcome.arm}"},
+                    headers={"Nats-Msg-Id": message_id},
                 )
                 return
             except (nats.errors.Error, JetStreamError, TimeoutError) as error:

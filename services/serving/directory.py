@@ -14,7 +14,7 @@ from typing import Literal
 
 from contracts.base import Digest
 from contracts.envelope import Recorded
-from contracts.registry import AdapterPromoted, CandidateRegistered
+from contracts.registry import AdapterPromoted, AdapterWithdrawn, CandidateRegistered
 from contracts.rollout import RolledBack, RolloutCompleted, RolloutHeld, StageStarted
 from contracts.telemetry import Arm
 from contracts.training import AdapterTrained
@@ -31,6 +31,8 @@ class KnownAdapter:
     adapter: Digest
     """The artifact tree."""
     base: Digest | None = None
+    run: str | None = None
+    """The run that registered it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +79,7 @@ class Directory:
         self.base_label = base_label
         self._candidates: dict[tuple[str, Digest], KnownAdapter] = {}
         self._adapters: dict[str, KnownAdapter] = {}
+        self._withdrawn: set[str] = set()
         self._deployments: dict[tuple[str, str], Deployment] = {}
         for record in records:
             self.apply(record)
@@ -91,10 +94,12 @@ class Directory:
                 for name, adapter in self._adapters.items():
                     if adapter.tenant == tenant and adapter.adapter == event.adapter:
                         self._adapters[name] = replace(adapter, base=event.base)
-            case CandidateRegistered() as event:
+            case CandidateRegistered() as event if event.adapter_id not in self._withdrawn:
                 trained = self._candidates.get((tenant, event.adapter))
                 base = trained.base if trained else None
-                known = KnownAdapter(tenant=tenant, adapter=event.adapter, base=base)
+                known = KnownAdapter(
+                    tenant=tenant, adapter=event.adapter, base=base, run=record.ref.run
+                )
                 owner = self._adapters.get(event.adapter_id, known).tenant
                 if owner == tenant:  # an id is its first owner's
                     self._adapters[event.adapter_id] = known
@@ -116,6 +121,8 @@ class Directory:
                 self._settle(tenant, event.deployment, record.seq, stable=event.adapter_id)
             case AdapterPromoted() as event:
                 self._settle(tenant, event.deployment, record.seq, stable=event.adapter_id)
+            case AdapterWithdrawn() as event:
+                self._withdraw(tenant, event, record.seq)
             case _:
                 pass
 
@@ -129,8 +136,31 @@ class Directory:
     def _settle(self, tenant: str, name: str, seq: int, *, stable: str) -> None:
         self._update(tenant, name, seq, stable=stable, candidate=None, mode="none", percent=0)
 
+    def _withdraw(self, tenant: str, event: AdapterWithdrawn, seq: int) -> None:
+        """The adapter has no name any more, and no deployment answers from it."""
+        known = self._adapters.get(event.adapter_id)
+        if known is None or known.tenant != tenant:
+            return
+        del self._adapters[event.adapter_id]
+        self._withdrawn.add(event.adapter_id)
+        stable = event.to if event.to in self._adapters else BASE
+        for (owner, name), deployment in list(self._deployments.items()):
+            if owner != tenant:
+                continue
+            if deployment.stable == event.adapter_id:
+                self._update(tenant, name, seq, stable=stable)
+            if deployment.candidate == event.adapter_id:
+                self._update(tenant, name, seq, candidate=None, mode="none", percent=0)
+
     def deployment(self, tenant: str, name: str) -> Deployment | None:
         return self._deployments.get((tenant, name))
+
+    def run_of(self, tenant: str, model: str) -> str | None:
+        """The run that made an adapter; None for the base. Raises UnknownModel."""
+        if model == BASE:
+            return None
+        self._target(tenant, model)
+        return self._adapters[model].run
 
     def names(self, tenant: str) -> tuple[str, ...]:
         """What `GET /v1/models` lists for a tenant: the base, its aliases and its adapters."""

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Protocol
 
 from contracts.base import Digest
-from contracts.telemetry import Arm, Outcome
-from services.serving.boundary import task_success
+from contracts.telemetry import Arm, Feedback, Outcome
+from services.serving.boundary import Judgement, task_success
 from services.serving.directory import Route, Target
 from services.serving.engine.port import (
     Engine,
@@ -33,9 +33,9 @@ _MIRRORS_AT_ONCE = 64
 
 
 class OutcomeSink(Protocol):
-    """Where outcomes go."""
+    """Where outcomes, and people's feedback on them, go."""
 
-    async def emit(self, outcome: Outcome) -> None: ...
+    async def emit(self, signal: Outcome | Feedback) -> None: ...
 
 
 class AdapterFolders(Protocol):
@@ -51,8 +51,10 @@ class Ask:
     id: str
     tenant: str
     generation: GenerationRequest
-    judge: Callable[[str], bool | None]
+    judge: Callable[[str], Judgement] = lambda _: Judgement()
     """The boundary's verdict on an answer's text."""
+    attempt: int = 1
+    """Which try of the caller's this is."""
 
 
 class Execution:
@@ -183,7 +185,7 @@ class Answer:
     async def conclude(self, *, error: Exception | None = None) -> None:
         """State the outcome."""
         done, first = self.finished, self._first_token
-        valid = self._ask.judge(self.text) if error is None and done else None
+        found = self._ask.judge(self.text) if error is None and done else Judgement()
         reason = done.reason if done else None
         name = type(error).__name__ if error else None
         await self._sink.emit(
@@ -200,8 +202,15 @@ class Answer:
                 completion_tokens=done.completion_tokens if done else 0,
                 finish_reason=reason,
                 error=name,
-                schema_valid=valid,
-                task_success=task_success(error=name, finish_reason=reason, valid=valid),
+                schema_valid=found.schema_valid,
+                task_success=task_success(
+                    error=name, finish_reason=reason, valid=found.schema_valid
+                ),
+                attempt=self._ask.attempt,
+                tool_call_valid=found.tool_call_valid,
+                grounding=found.grounding,
+                citations_supported=found.citations_supported,
+                answer_logprob=done.answer_logprob if done else None,
             )
         )
         if error is None and self.afterwards is not None:

@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 import pytest
 
 from contracts.envelope import Recorded
-from contracts.registry import AdapterPromoted, CandidateRegistered
+from contracts.registry import AdapterPromoted, AdapterWithdrawn, CandidateRegistered
 from contracts.rollout import RolledBack, RolloutCompleted, StageStarted
 from contracts.subjects import RunRef
 from contracts.training import AdapterTrained
@@ -101,3 +101,26 @@ def test_a_growing_share_only_adds_conversations():
     assert shares[0] == set()
     assert shares[1] < shares[2] < shares[3] == set(conversations)
     assert 0.07 < len(shares[1]) / 2000 < 0.13
+
+
+def withdrawn(to="base"):
+    return AdapterWithdrawn(
+        adapter_id=NAME,
+        adapter=DIGEST,
+        deployment="bot",
+        to=to,
+        kind="revoked",
+        reason="its data may no longer be used",
+        revocation=DIGEST,
+    )
+
+
+@pytest.mark.req("R5")
+@pytest.mark.parametrize("until", range(2, len(story()) + 1))
+def test_a_withdrawn_adapter_answers_nobody_whatever_its_rollout_had_reached(until):
+    records = story()[:until]
+    directory = Directory(records=[*records, fact(withdrawn(), seq=100), *records])
+    with pytest.raises(UnknownModel):
+        ask(directory, NAME)
+    route = ask(directory)
+    assert (route.target.model, route.mirror, route.arm) == ("base", None, "stable")

@@ -7,6 +7,7 @@ from contracts.registry import CandidateRegistered
 from contracts.rollout import RolledBack, StageStarted
 from services.serving.directory import Directory
 from services.serving.http.app import create_app
+from shared.errors import TransientError
 from tests.serving.live_server import BROKEN, KEYS, Outcomes
 from tests.serving.test_directory import DIGEST, fact, trained
 
@@ -200,6 +201,54 @@ def test_a_canary_that_fails_before_its_first_byte_is_answered_from_stable(serve
     assert [(o.arm, o.error) for o in outcomes] == [("canary", "OSError"), ("stable", None)]
 
 
+@pytest.mark.req("M9")
+def test_feedback_is_about_the_adapter_that_answered_and_names_its_run(server):
+    rollout(server, "rated", name="tiny-rated-v1", stage="canary", percent=100)
+    ask = {"model": "rated", "request_id": "r1", "kind": "override"}
+    assert server.post("/v1/feedback", **ask).json()["model"] == "base"
+    about = {**ask, "answered_by": "tiny-rated-v1"}
+    assert server.post("/v1/feedback", **about).status_code == 202
+    (base, adapter) = server.wait_outcomes(2)
+    assert (base.model, base.run) == ("base", None)
+    assert (adapter.model, adapter.run, adapter.kind) == ("tiny-rated-v1", "rated", "override")
+
+
+@pytest.mark.req("V5")
+def test_feedback_on_another_tenants_deployment_or_adapter_is_refused_as_unknown(server):
+    rollout(server, "mine", name="tiny-mine-v1")
+    ask = {"request_id": "r1", "kind": "safety_incident"}
+    for key, model, by in [
+        ("sk-service.globex", "mine", None),
+        ("sk-service.globex", "mine", "tiny-mine-v1"),
+        ("sk-acme", "mine", "tiny-other-v1"),
+        ("sk-acme", "nowhere", None),
+    ]:
+        answer = server.post("/v1/feedback", key=key, model=model, answered_by=by, **ask)
+        assert answer.status_code == 404, (key, model, by)
+    assert server.post("/v1/feedback", model="mine", **{**ask, "kind": "bored"}).status_code == 400
+    assert server.outcomes == []
+
+
+@pytest.mark.req("M7")
+@pytest.mark.req("M15")
+def test_an_outcome_says_what_the_answer_showed(server):
+    rollout(server, "observed", name="tiny-observed-v1")
+    server.post(
+        "/v1/chat/completions",
+        headers={"X-Sluice-Attempt": "2"},
+        model="observed",
+        messages=HELLO,
+        max_tokens=8,
+        temperature=0,
+        documents=[{"text": "A passage nobody asked about."}],
+    )
+    answered = server.wait_outcomes(1)[0]
+    assert answered.attempt == 2
+    assert answered.completion_tokens > 0
+    assert answered.answer_logprob < 0
+    assert answered.grounding in (None, 0.0)
+
+
 @pytest.mark.req("G2")
 def test_a_fingerprint_is_the_log_probability_of_the_next_token(server):
     ask = {"model": "base", "messages": HELLO, "token_ids": [5, 9]}
@@ -225,6 +274,35 @@ def test_errors_are_openais_and_say_what_mends_them(server):
     assert server.post("/v1/completions", model="base").status_code == 400
     with pytest.raises(openai.NotFoundError, match="does not exist"):
         server.client().chat.completions.create(model="nowhere", messages=HELLO)
+
+
+def test_an_unknown_model_is_looked_up_once_more_at_the_end_of_the_log(engine):
+    from starlette.testclient import TestClient
+
+    directory, looked = Directory(), []
+
+    async def catch_up():
+        looked.append(True)
+        if len(looked) == 2:
+            raise TransientError("the broker is away")
+        directory.base_label = "late"
+
+    app = create_app(
+        engine=lambda: engine,
+        directory=directory,
+        keys=KEYS,
+        sink=Outcomes(),
+        folders=lambda _: None,
+        catch_up=catch_up,
+    )
+    with TestClient(app, headers={"Authorization": "Bearer sk-acme"}) as client:
+
+        def status(model):
+            body = {"model": model, "prompt": "hi", "max_tokens": 1}
+            return client.post("/v1/completions", json=body).status_code
+
+        assert [status("late"), status("late"), len(looked)] == [200, 200, 1]
+        assert [status("nowhere"), status("nowhere")] == [503, 404]
 
 
 def test_it_is_healthy_only_once_the_model_is_there(engine):

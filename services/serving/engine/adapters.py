@@ -22,7 +22,7 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
 from contracts.base import Digest
-from kernels.lora import Block, LowRank
+from kernels.lora import Block, LowRank, expand_layout
 from services.serving.engine.checkpoint import LlamaShape
 from services.serving.engine.model import FUSED
 from services.serving.engine.port import AdapterInfo, AdapterNotLoaded, AdapterRefused
@@ -215,7 +215,7 @@ def _fuse(
         if (layer, module) in pairs:
             a, b = pairs[layer, module]
             stacked.append(a.to(dtype))
-            blocks.append(Block(column, row, b.to(dtype).contiguous()))
+            blocks.append(Block(column, row, expand_layout(b.to(dtype))))
             row += a.shape[0]
         column += _dimensions(module, shape)[0]
     if not blocks:

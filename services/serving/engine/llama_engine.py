@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from contracts.base import Digest
-from kernels.lora import implementation
+from kernels.native import NativeUnavailable, library
 from services.serving.engine import sampling
 from services.serving.engine.adapters import AdapterShelf, content_digest, read_adapter
 from services.serving.engine.batching import WaitingLine, admissible, step_of
@@ -61,7 +61,20 @@ class EngineConfig:
     max_adapters: int = 64
     max_lora_rank: int = 64
     threads: int = 2
-    sgmv: str = "reference"
+    kernels: Literal["auto", "native", "reference"] = "auto"
+    """`auto` is native where it can be compiled, and says so where it cannot."""
+
+
+def available(wanted: Literal["auto", "native", "reference"]) -> str:
+    """The kernels to run with. Raises NativeUnavailable if `native` is insisted on."""
+    if wanted != "auto":
+        return wanted
+    try:
+        library()
+    except NativeUnavailable as reason:
+        _log.warning("serving on the plain torch kernels, several times slower: %s", reason)
+        return "reference"
+    return "native"
 
 
 class LlamaEngine:
@@ -80,9 +93,8 @@ class LlamaEngine:
         self._config = config
         torch.set_num_threads(config.threads)
         dtype = getattr(torch, config.dtype)
-        self._model = Llama(
-            folder, dtype=dtype, context=config.context, sgmv=implementation(config.sgmv)
-        )
+        kernels = available(config.kernels)
+        self._model = Llama(folder, dtype=dtype, context=config.context, kernels=kernels)
         self._tokenizer = AutoTokenizer.from_pretrained(folder)
         shape = self._model.shape
         self._info = ModelInfo(
@@ -94,7 +106,7 @@ class LlamaEngine:
             dtype=config.dtype,
             vocab_size=shape.vocab,
             context=self._model.context,
-            details={"sgmv": config.sgmv},
+            details={"kernels": kernels},
         )
         self._constraints = Constraints(self._tokenizer, shape.vocab, shape.eos)
         self._shelf = AdapterShelf(config.max_adapters)
@@ -277,6 +289,7 @@ class LlamaEngine:
 
     def _advance(self, sequences: list[Sequence], logits: Tensor) -> None:
         best = logits.argmax(-1).tolist()
+        mass = logits.logsumexp(-1).tolist()
         for row, sequence in enumerate(sequences):
             request = sequence.request
             scores = logits[row]
@@ -308,6 +321,7 @@ class LlamaEngine:
                 sequence.constraint.mask_(scores)
             if sequence.constraint is not None or sequence.draws is not None:
                 token = sampling.draw(scores, request.sampling, sequence.draws)
+            sequence.logprob += float(scores[token]) - mass[row]
             self._accept(sequence, token, logprobs)
 
     def _accept(self, sequence: Sequence, token: int, logprobs: Tensor | None) -> None:

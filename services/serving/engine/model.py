@@ -7,16 +7,19 @@ K key-value heads, G query heads per key-value head, L cached positions, D head 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.functional import rms_norm, scaled_dot_product_attention, silu
+from torch.nn.functional import scaled_dot_product_attention
 
-from kernels.lora import LowRank, SegmentPlan
-from kernels.lora.api import Sgmv
+from kernels.attention import Rotary, Rows
+from kernels.attention import implementation as attention_named
+from kernels.attention.reference import rotate
+from kernels.fused import implementation as fused_named
+from kernels.lora import Apply, LowRank, Prepare, SegmentPlan
+from kernels.lora import implementation as lora_named
 from services.serving.engine.checkpoint import LlamaShape, read_weights
 from services.serving.engine.linear import PackedLinear
 
@@ -64,18 +67,20 @@ class _Layer:
 class Llama:
     """Weights and the forward pass. Holds no sequence: the cache is passed in."""
 
-    def __init__(self, folder: Path, *, dtype: torch.dtype, context: int, sgmv: Sgmv) -> None:
+    def __init__(self, folder: Path, *, dtype: torch.dtype, context: int, kernels: str) -> None:
         self.shape = LlamaShape.read(folder)
         self.dtype = dtype
         self.context = min(context, self.shape.context)
-        self._sgmv = sgmv
+        self._fused = fused_named(kernels)
+        self._lora = _LastBound(lora_named(kernels))
+        self.attend = attention_named(kernels)
         weights = read_weights(folder, dtype)
         self._embedding = weights["model.embed_tokens.weight"]
         self._norm = weights["model.norm.weight"]
         head = self._embedding if self.shape.tied else weights["lm_head.weight"]
         self._head = PackedLinear(head)
         self._layers = [self._layer(weights, index) for index in range(self.shape.layers)]
-        self._cos, self._sin = self._rotary()
+        self.rotary = self._rotary_tables()
 
     def _layer(self, weights: dict[str, Tensor], index: int) -> _Layer:
         prefix = f"model.layers.{index}."
@@ -91,14 +96,14 @@ class Llama:
             {name: fused(name) for name in FUSED},
         )
 
-    def _rotary(self) -> tuple[Tensor, Tensor]:
+    def _rotary_tables(self) -> Rotary:
         dim = self.shape.head_dim
         inverse = 1.0 / self.shape.rope_theta ** (torch.arange(0, dim, 2).float() / dim)
         angles = torch.outer(torch.arange(self.context).float(), inverse)
         both = torch.cat((angles, angles), -1)
         sin = both.sin()
         sin[:, : dim // 2].neg_()  # rotate-half's sign, folded into the table
-        return both.cos().to(self.dtype), sin.to(self.dtype)
+        return Rotary(both.cos().to(self.dtype), sin.to(self.dtype))
 
     def new_cache(self, slots: int) -> Tensor:
         """Zeros of (layer, 2, S, K, L, D). Untouched pages cost no memory."""
@@ -109,40 +114,69 @@ class Llama:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(n, H) hidden rows → (n, V) float32 logits."""
-        return self._head(
-            rms_norm(hidden, (self.shape.hidden,), self._norm, self.shape.rms_eps)
-        ).float()
+        normed = self._fused.add_rms_norm(hidden, None, self._norm, self.shape.rms_eps)
+        return self._head(normed).float()
 
     def forward(self, batch: Batch, cache: Tensor) -> Tensor:
         """Hidden states (T, H) before the last norm; keys and values are written to `cache`."""
         s = self.shape
-        cos = self._cos[batch.positions_T].unsqueeze(1)
-        sin = self._sin[batch.positions_T].unsqueeze(1)
         attention = _Attention(self, batch, cache)
-        x = self._embedding[batch.tokens_T]
+        lora = self._lora.bound(batch)
+        norm = self._fused.add_rms_norm
+        x, delta = self._embedding[batch.tokens_T], None
         for index, layer in enumerate(self._layers):
-            h = rms_norm(x, (s.hidden,), layer.norm_in, s.rms_eps)
-            qkv = self._linear(layer, "qkv", h, batch, index).view(
-                -1, s.heads + 2 * s.kv_heads, s.head_dim
-            )
-            rotated = qkv[:, : s.heads + s.kv_heads]
-            rotated = rotated * cos + rotated.roll(s.head_dim // 2, -1) * sin
-            q, k = rotated[:, : s.heads], rotated[:, s.heads :]
-            mixed = attention(index, q, k, qkv[:, s.heads + s.kv_heads :])
-            x = x + self._linear(layer, "o", mixed, batch, index)
-            h = rms_norm(x, (s.hidden,), layer.norm_post, s.rms_eps)
-            gate, up = self._linear(layer, "gate_up", h, batch, index).chunk(2, -1)
-            x = x + self._linear(layer, "down", silu(gate).mul_(up), batch, index)
-        return x
+            h = norm(x, delta, layer.norm_in, s.rms_eps)
+            qkv = self._linear(layer, "qkv", h, lora, index)
+            mixed = attention(index, qkv.view(-1, s.heads + 2 * s.kv_heads, s.head_dim))
+            h = norm(x, self._linear(layer, "o", mixed, lora, index), layer.norm_post, s.rms_eps)
+            h = self._fused.silu_mul(self._linear(layer, "gate_up", h, lora, index))
+            delta = self._linear(layer, "down", h, lora, index)
+        return x if delta is None else x.add_(delta)
 
-    def _linear(self, layer: _Layer, name: str, x: Tensor, batch: Batch, index: int) -> Tensor:
+    def _linear(
+        self, layer: _Layer, name: str, x: Tensor, lora: BoundLora | None, index: int
+    ) -> Tensor:
         y = layer.linears[name](x)
-        if any(batch.adapters):
-            weights: Sequence[LowRank | None] = [
-                a[index].get(name) if a else None for a in batch.adapters
-            ]
-            self._sgmv(y, x, batch.plan, weights)
+        if lora is not None:
+            lora(index, name)(y, x)
         return y
+
+
+class BoundLora:
+    """The adapters of one batch, bound to its plan: per layer and fused linear, at first use."""
+
+    def __init__(self, batch: Batch, prepare: Prepare) -> None:
+        self._plan, self._adapters = batch.plan, batch.adapters
+        self._prepare = prepare
+        self._bound: dict[tuple[int, str], Apply] = {}
+
+    def serves(self, batch: Batch) -> bool:
+        """Whether `batch` has the same rows of the same adapters."""
+        return self._plan == batch.plan and all(
+            mine is theirs for mine, theirs in zip(self._adapters, batch.adapters, strict=True)
+        )
+
+    def __call__(self, layer: int, name: str) -> Apply:
+        bound = self._bound.get((layer, name))
+        if bound is None:
+            weights = [a[layer].get(name) if a else None for a in self._adapters]
+            bound = self._bound[layer, name] = self._prepare(self._plan, weights)
+        return bound
+
+
+class _LastBound:
+    """Steps that decode the same sequences share one binding."""
+
+    def __init__(self, prepare: Prepare) -> None:
+        self._prepare = prepare
+        self._last: BoundLora | None = None
+
+    def bound(self, batch: Batch) -> BoundLora | None:
+        if not any(batch.adapters):
+            return None
+        if self._last is None or not self._last.serves(batch):
+            self._last = BoundLora(batch, self._prepare)
+        return self._last
 
 
 class _Attention:
@@ -152,19 +186,10 @@ class _Attention:
         self._shape = model.shape
         self._batch = batch
         self._cache = cache
+        self._rotary = model.rotary
         self._chunk_masks = [self._chunk_mask(chunk, model.dtype) for chunk in batch.chunks]
-        rows = batch.decode_rows
-        if len(rows):
-            self._decode_slots = batch.slots_T[rows]
-            self._used = int(self._decode_slots.max()) + 1
-            lengths = torch.ones(self._used, dtype=torch.long)
-            lengths[self._decode_slots] = batch.positions_T[rows] + 1
-            self._longest = int(lengths.max())
-            hidden = torch.arange(self._longest) >= lengths[:, None]
-            mask = torch.zeros(self._used, self._longest, dtype=model.dtype)
-            mask.masked_fill_(hidden, float("-inf"))
-            group = self._shape.heads // self._shape.kv_heads
-            self._mask = mask[:, None, None].expand(-1, 1, group, -1)
+        rows = Rows(batch.decode_rows, batch.positions_T, batch.slots_T)
+        self._decode = model.attend(model.rotary, rows) if len(batch.decode_rows) else None
 
     def _chunk_mask(self, chunk: Chunk, dtype: torch.dtype) -> Tensor | None:
         if chunk.position == 0:
@@ -174,36 +199,37 @@ class _Attention:
         mask = torch.zeros(chunk.length, len(keys), dtype=dtype)
         return mask.masked_fill_(keys > queries[:, None], float("-inf"))
 
-    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attend: q (T, K·G, D), k and v (T, K, D) → (T, K·G·D)."""
-        s, batch = self._shape, self._batch
+    def __call__(self, layer: int, qkv: Tensor) -> Tensor:
+        """Attend: qkv (T, K·G + 2·K, D) before rotation → (T, K·G·D)."""
+        s = self._shape
         keys, values = self._cache[layer]
-        rows, group = batch.decode_rows, s.heads // s.kv_heads
-        out = torch.empty(q.shape[0], s.heads, s.head_dim, dtype=q.dtype)
-        for chunk, mask in zip(batch.chunks, self._chunk_masks, strict=True):
-            span = slice(chunk.row, chunk.row + chunk.length)
-            end = chunk.position + chunk.length
-            keys[chunk.slot, :, chunk.position : end] = k[span].transpose(0, 1)
-            values[chunk.slot, :, chunk.position : end] = v[span].transpose(0, 1)
-            mixed = scaled_dot_product_attention(
-                q[span].transpose(0, 1)[None],
-                keys[chunk.slot, :, :end].repeat_interleave(group, 0)[None],
-                values[chunk.slot, :, :end].repeat_interleave(group, 0)[None],
-                attn_mask=mask,
-                is_causal=mask is None,
-            )
-            out[span] = mixed[0].transpose(0, 1)
-        if len(rows):
-            slots, used = self._decode_slots, self._used
-            keys[slots, :, batch.positions_T[rows]] = k[rows]
-            values[slots, :, batch.positions_T[rows]] = v[rows]
-            q_S = q.new_zeros(used, s.kv_heads, group, s.head_dim)
-            q_S[slots] = q[rows].view(-1, s.kv_heads, group, s.head_dim)
-            mixed = scaled_dot_product_attention(
-                q_S,
-                keys[:used, :, : self._longest],
-                values[:used, :, : self._longest],
-                attn_mask=self._mask,
-            )
-            out[rows] = mixed[slots].reshape(-1, s.heads, s.head_dim)
+        out = torch.empty(qkv.shape[0], s.heads, s.head_dim, dtype=qkv.dtype)
+        for chunk, mask in zip(self._batch.chunks, self._chunk_masks, strict=True):
+            self._prompt(chunk, mask, qkv, keys[chunk.slot], values[chunk.slot], out)
+        if self._decode is not None:
+            self._decode(qkv, keys, values, out)
         return out.view(-1, s.heads * s.head_dim)
+
+    def _prompt(
+        self,
+        chunk: Chunk,
+        mask: Tensor | None,
+        qkv: Tensor,
+        keys_KLD: Tensor,
+        values_KLD: Tensor,
+        out: Tensor,
+    ) -> None:
+        s, end = self._shape, chunk.position + chunk.length
+        span, positions = slice(chunk.row, chunk.row + chunk.length), slice(chunk.position, end)
+        q_k = rotate(qkv[span, : s.heads + s.kv_heads], self._rotary, self._batch.positions_T[span])
+        keys_KLD[:, positions] = q_k[:, s.heads :].transpose(0, 1)
+        values_KLD[:, positions] = qkv[span, s.heads + s.kv_heads :].transpose(0, 1)
+        group = s.heads // s.kv_heads
+        mixed = scaled_dot_product_attention(
+            q_k[:, : s.heads].transpose(0, 1)[None],
+            keys_KLD[:, :end].repeat_interleave(group, 0)[None],
+            values_KLD[:, :end].repeat_interleave(group, 0)[None],
+            attn_mask=mask,
+            is_causal=mask is None,
+        )
+        out[span] = mixed[0].transpose(0, 1)

@@ -122,6 +122,8 @@ class Finished:
     completion_tokens: int
     cached_tokens: int
     """Prompt tokens taken from the prefix cache."""
+    answer_logprob: float | None = None
+    """Sum over the generated tokens, nats; None if the engine does not say."""
 
 
 GenerationEvent = PromptScored | Token | Finished
@@ -153,7 +155,7 @@ class ModelInfo:
     vocab_size: int
     context: int
     details: dict[str, str] = field(default_factory=dict)
-    """Implementation choices (`sgmv`, `linear`), for humans."""
+    """Implementation choices (`kernels`), for humans."""
 
 
 class Generation(Protocol):

@@ -68,6 +68,8 @@ class Sequence:
     """Leading tokens whose keys and values are in the slot."""
     cached: int = 0
     generated: list[int] = field(default_factory=list)
+    logprob: float = 0.0
+    """Sum over `generated`, nats, by the unconstrained distribution at temperature 1."""
     prompt_logprobs: list[TokenLogprob | None] = field(default_factory=lambda: [None])
 
     @property
@@ -86,5 +88,12 @@ class Sequence:
 
     def finish(self, reason: Any, *, text: str = "") -> None:
         self.stream.push(
-            Finished(reason, text, len(self.request.prompt), len(self.generated), self.cached)
+            Finished(
+                reason,
+                text,
+                len(self.request.prompt),
+                len(self.generated),
+                self.cached,
+                min(self.logprob, 0.0),
+            )
         )

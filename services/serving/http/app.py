@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,8 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from contracts.serving import EngineDescription, FingerprintAnswer, FingerprintQuestion
-from services.serving.directory import Directory, Route
+from contracts.telemetry import Feedback
+from services.serving.directory import Directory, Route, UnknownModel
 from services.serving.engine.port import (
     Engine,
     Finished,
@@ -27,7 +28,7 @@ from services.serving.execution import AdapterFolders, Answer, Ask, Execution, O
 from services.serving.http import errors, render
 from services.serving.http.asks import chat_ask, completion_ask, prompts_of, rendered
 from services.serving.http.errors import HttpError
-from services.serving.http.wire import ChatRequest, CompletionRequest
+from services.serving.http.wire import ChatRequest, CompletionRequest, FeedbackRequest
 from services.serving.keys import Caller, Keys
 
 
@@ -38,6 +39,7 @@ class Asked:
     caller: Caller
     id: str
     conversation: str | None
+    attempt: int = 1
 
 
 def create_app(
@@ -47,8 +49,13 @@ def create_app(
     keys: Keys,
     sink: OutcomeSink,
     folders: AdapterFolders,
+    catch_up: Callable[[], Awaitable[None]] | None = None,
 ) -> FastAPI:
-    """The application. `engine()` is None until the model is loaded."""
+    """The application. `engine()` is None until the model is loaded.
+
+    `catch_up` brings the directory to the end of the run log; an unknown model is looked up once
+    more after it, so whoever has read a fact may act on it here at once.
+    """
     app = FastAPI(title="Sluiceway serving", docs_url=None, redoc_url=None)
     errors.install(app)
     executions: dict[int, Execution] = {}
@@ -77,17 +84,27 @@ def create_app(
             caller,
             request.headers.get("x-request-id") or f"req-{uuid.uuid4().hex}",
             request.headers.get("x-conversation-id"),
+            _attempt(request.headers.get("x-sluice-attempt", "1")),
         )
 
     who = Depends(asked)
 
-    def route(model: str, who: Asked, user: str | None) -> Route:
-        return directory.resolve(
-            model,
-            tenant=who.caller.tenant,
-            evaluate="evaluate" in who.caller.scopes,
-            conversation=who.conversation or user or who.id,
-        )
+    async def route(model: str, who: Asked, user: str | None) -> Route:
+        def resolve() -> Route:
+            return directory.resolve(
+                model,
+                tenant=who.caller.tenant,
+                evaluate="evaluate" in who.caller.scopes,
+                conversation=who.conversation or user or who.id,
+            )
+
+        try:
+            return resolve()
+        except UnknownModel:
+            if catch_up is None:
+                raise
+            await catch_up()
+            return resolve()
 
     @app.get("/healthz")
     async def healthz() -> Response:
@@ -109,8 +126,8 @@ def create_app(
     @app.post("/v1/chat/completions")
     async def chat_completions(body: ChatRequest, who: Asked = who) -> Response:
         now, execution = running()
-        chosen = route(body.model, who, body.user)
-        ask = chat_ask(now, body, request=who.id, tenant=who.caller.tenant)
+        chosen = await route(body.model, who, body.user)
+        ask = chat_ask(now, body, request=who.id, tenant=who.caller.tenant, attempt=who.attempt)
         answer = await execution.begin(ask, chosen)
         head = _Head("chat.completion", "chatcmpl-" + who.id, body.model, answer.model, who.id)
         if body.stream:
@@ -130,7 +147,7 @@ def create_app(
     @app.post("/v1/completions")
     async def completions(body: CompletionRequest, who: Asked = who) -> Response:
         now, execution = running()
-        chosen = route(body.model, who, body.user)
+        chosen = await route(body.model, who, body.user)
         prompts = prompts_of(now.tokenizer, body.prompt)
         if body.stream and (len(prompts) > 1 or body.echo):
             raise HttpError(
@@ -155,6 +172,26 @@ def create_app(
             )
         ]
         return head.reply(choices, list(answers))
+
+    @app.post("/v1/feedback", status_code=202)
+    async def feedback(body: FeedbackRequest, who: Asked = who) -> dict[str, str]:
+        tenant = who.caller.tenant
+        deployment = directory.deployment(tenant, body.model)
+        if deployment is None:
+            raise UnknownModel(body.model)
+        model = body.answered_by or deployment.stable
+        await sink.emit(
+            Feedback(
+                request_id=body.request_id,
+                tenant=tenant,
+                deployment=deployment.name,
+                model=model,
+                run=directory.run_of(tenant, model),
+                kind=body.kind,
+                at=time.time(),
+            )
+        )
+        return {"status": "accepted", "model": model}
 
     async def platform(who: Asked = who) -> Asked:
         if "evaluate" not in who.caller.scopes:
@@ -192,15 +229,19 @@ def create_app(
             generation=GenerationRequest(
                 prompt=prompt, max_tokens=0, next_token_ids=body.token_ids
             ),
-            judge=lambda _: None,
         )
-        answer = await execution.begin(ask, route(body.model, who, None))
+        answer = await execution.begin(ask, await route(body.model, who, None))
         events = await answer.complete()
         scored = next(event for event in events if isinstance(event, PromptScored))
         answered = FingerprintAnswer(prompt_token_ids=prompt, logprobs=scored.next_token)
         return JSONResponse(answered.model_dump(mode="json"))
 
     return app
+
+
+def _attempt(header: str) -> int:
+    """`X-Sluice-Attempt`; what is no positive number is a first try."""
+    return max(1, int(header)) if header.isdecimal() and len(header) < 6 else 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,9 @@ from shared import chat
 from shared.scoring import call_schema
 
 
-def chat_ask(engine: Engine, body: ChatRequest, *, request: str, tenant: str) -> Ask:
+def chat_ask(
+    engine: Engine, body: ChatRequest, *, request: str, tenant: str, attempt: int = 1
+) -> Ask:
     tools = [] if body.tool_choice == "none" else body.tools
     for tool in tools:
         if not isinstance(chat.signature(tool).get("name"), str):
@@ -46,7 +48,13 @@ def chat_ask(engine: Engine, body: ChatRequest, *, request: str, tenant: str) ->
     return Ask(
         id=request,
         tenant=tenant,
-        judge=partial(boundary.schema_valid, tools=tools, schema=schema),
+        attempt=attempt,
+        judge=partial(
+            boundary.judge,
+            tools=tools,
+            schema=schema,
+            documents=[document.text for document in body.documents],
+        ),
         generation=GenerationRequest(
             prompt=rendered(engine, body.messages, tools),
             max_tokens=engine.info.context if wanted is None else wanted,
@@ -66,7 +74,6 @@ def completion_ask(
     return Ask(
         id=request,
         tenant=tenant,
-        judge=lambda _: None,
         generation=GenerationRequest(
             prompt=prompt,
             max_tokens=16 if body.max_tokens is None else body.max_tokens,

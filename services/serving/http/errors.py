@@ -14,7 +14,7 @@ from services.serving.engine.port import (
     DeadlineExceeded,
     Overloaded,
 )
-from shared.errors import SluiceError
+from shared.errors import SluiceError, TransientError
 
 
 class HttpError(Exception):
@@ -31,6 +31,7 @@ _STATUS: dict[type[SluiceError], tuple[int, str]] = {
     ContextExceeded: (400, "context_length_exceeded"),
     ConstraintRefused: (400, "invalid_json_schema"),
     AdapterRefused: (500, "adapter_refused"),
+    TransientError: (503, "not_ready"),
 }
 
 

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from contracts.telemetry import FeedbackKind
+
 
 class _Wire(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -44,6 +46,12 @@ class _Generate(_Wire):
         return self.stream_options is not None and self.stream_options.include_usage
 
 
+class Document(_Wire):
+    """A retrieved passage that the messages hold already; the answer is held against it."""
+
+    text: str
+
+
 class ChatRequest(_Generate):
     """POST /v1/chat/completions."""
 
@@ -54,6 +62,8 @@ class ChatRequest(_Generate):
     max_tokens: int | None = Field(default=None, ge=0)
     max_completion_tokens: int | None = Field(default=None, ge=0)
     logprobs: bool | None = None
+    documents: list[Document] = Field(default_factory=list)
+    """Ours: `[1]` in the answer cites the first."""
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
 
 
@@ -64,3 +74,15 @@ class CompletionRequest(_Generate):
     max_tokens: int | None = Field(default=16, ge=0)
     echo: bool = False
     logprobs: int | None = Field(default=None, ge=0, le=20)
+
+
+class FeedbackRequest(_Wire):
+    """POST /v1/feedback: what a person made of an answer."""
+
+    request_id: str = Field(min_length=1, max_length=200)
+    """The answer's `X-Request-Id`."""
+    model: str
+    """The deployment that was asked."""
+    answered_by: str | None = None
+    """The answer's `X-Sluice-Model`; by default what the deployment answers with now."""
+    kind: FeedbackKind
