@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
 
 from contracts.card import CERTIFICATE_TYPE, DoNotTrain
-from contracts.data import Row, parse_row
+from contracts.data import Document, Row, parse_row
 from contracts.diagnosis import (
     Diagnosis,
+    DiagnosisConcluded,
     DiagnosisHalted,
     RungName,
     TrainingAdvised,
@@ -17,12 +22,16 @@ from contracts.diagnosis import (
 )
 from contracts.job import AdaptationJob
 from contracts.run import Run
+from services.diagnosis.bench import Bench, Model
 from services.diagnosis.method import choose, preflight
-from services.diagnosis.rungs import base_options, trials
+from services.diagnosis.retrieval import read_documents
+from services.diagnosis.routing import routed
+from services.diagnosis.rungs import Way, base_options, trials
 from services.diagnosis.verdict import MeasuredRung, decide, evaluation_gaps, rerun_sample
 from services.diagnosis.verdict import Verdict as Decision
 from shared.artifacts import ArtifactStore, Pinned
-from shared.asking import Asker, AskOptions, Scored, score_answers
+from shared.asking import Asker
+from shared.doctrine.fit import unfit_rows
 from shared.doctrine.volatility import volatile_problems
 from shared.keys import service_key
 from shared.messaging.steps import Step
@@ -38,7 +47,7 @@ REOPEN_WHEN = (
     "the behaviour or its evaluation sets change",
 )
 
-Verdict = TrainingAdvised | TrainingDeclined | DiagnosisHalted
+Verdict = TrainingAdvised | TrainingDeclined | DiagnosisConcluded | DiagnosisHalted
 
 
 class Clinic:
@@ -73,6 +82,9 @@ class Clinic:
         volatile = volatile_problems((f"row {row.id}", row) for row in training)
         if volatile:
             return DiagnosisHalted(reason="volatile_facts", problems=tuple(volatile[:NAMED]))
+        recipe = job.method.recipe(choose(job, len(training)).method)
+        if unfit := list(islice(unfit_rows(recipe, training), NAMED)):
+            return DiagnosisHalted(reason="data_preflight", problems=tuple(unfit))
         if gaps := evaluation_gaps(job, dev=dev, heldout=heldout):
             return DiagnosisHalted(reason="evaluation_gap", problems=gaps)
         return None
@@ -85,46 +97,67 @@ class Clinic:
         dev: Sequence[Row],
         heldout: Sequence[Row],
     ) -> Verdict:
-        identity = await asyncio.to_thread(self._base_identity, job)
-        scorer = resolve_scorer(job.behaviour)
-
-        async def ask(
-            asker: Asker, label: str, rows: Sequence[Row], options: AskOptions
-        ) -> tuple[Scored, ...]:
-            await step.progress("diagnosis", f"asking the base: {label}", 0, len(rows))
-            answers = await asker.ask_all(
-                rows,
-                model="base",
-                options=options,
-                identity=identity,
-                on_done=lambda done, total, _row, _answer: step.tick(
-                    "diagnosis", f"asking the base: {label}", done, total
-                ),
-            )
-            return score_answers(rows, answers, scorer)
-
-        plain = base_options(job)
-        async with self._asker(job, cache=True) as asker, self._asker(job, cache=False) as fresh:
-            base = await ask(asker, "plainly", dev, plain)
+        plain = Way(options=base_options(job))
+        async with AsyncExitStack() as open_askers:
+            bench = await self._bench(step, job, open_askers)
+            base = await bench.ask("plainly", dev, plain)
+            fresh = await open_askers.enter_async_context(self._asker(job))
             sample = rerun_sample(len(dev))
+            again = await bench.ask(
+                "once more",
+                [dev[i] for i in sample],
+                plain,
+                model=replace(bench.base, asker=fresh),
+            )
             gaps = evaluation_gaps(
                 job,
                 dev=len(dev),
                 heldout=len(heldout),
                 first=[base[i] for i in sample],
-                again=await ask(fresh, "once more", [dev[i] for i in sample], plain),
+                again=again,
             )
             if gaps:
                 return DiagnosisHalted(reason="evaluation_gap", problems=gaps)
-            runnable, skipped = trials(job, training, [*dev, *heldout])
-            measured = [
-                MeasuredRung(
-                    rung=trial.rung,
-                    scored=await ask(asker, trial.rung.replace("_", " "), dev, trial.options),
-                )
-                for trial in runnable
-            ]
-        return self._conclude(step.run, decide(job, base, measured, skipped), len(training))
+            runnable, skipped = trials(job, training, [*dev, *heldout], self._documents(job))
+            measured, refused = await bench.climb(runnable, dev)
+        larger = next((rung for rung in measured if rung.rung == "model_selection"), None)
+        match routed(job, dev, base, larger):
+            case MeasuredRung() as routing:
+                measured.append(routing)
+            case unrouted:
+                skipped.append(unrouted)
+        decision = decide(job, base, measured, [*skipped, *refused])
+        return self._conclude(step.run, decision, len(training))
+
+    async def _bench(self, step: Step, job: AdaptationJob, open_askers: AsyncExitStack) -> Bench:
+        """The models to ask, their connections held by `open_askers`."""
+        answers = self._settings.home / "cache" / "answers"
+        asker = await open_askers.enter_async_context(self._asker(job, answers))
+        bench = Bench(
+            step=step,
+            scorer=resolve_scorer(job.behaviour),
+            base=Model(
+                name="base",
+                asker=asker,
+                identity=await asyncio.to_thread(self._base_identity, job),
+                price_per_mtok=job.economics.price_per_mtok,
+            ),
+        )
+        if (larger := job.ladder.larger_base) is None:
+            return bench
+        if larger.url is not None:
+            asker = await open_askers.enter_async_context(Asker(larger.url, cache=answers))
+        # its weights are unknown, so its answers are remembered for this attempt alone
+        identity = f"{step.run.ref}/{step.run.attempt}/{larger.url}/{larger.model}"
+        return replace(
+            bench,
+            larger=Model(
+                name=larger.model,
+                asker=asker,
+                identity=identity,
+                price_per_mtok=larger.price_per_mtok,
+            ),
+        )
 
     def _conclude(self, run: Run, decision: Decision, rows: int) -> Verdict:
         job = run.job
@@ -135,10 +168,14 @@ class Clinic:
             return TrainingDeclined(
                 diagnosis=decision.diagnosis, rung=decision.rung, certificate=certificate
             )
-        choice = choose(job, rows)
-        synthetic = job.synthesis.rows if job.synthesis else 0
-        if short := preflight(job, choice.method, rows + synthetic):
-            return DiagnosisHalted(reason="data_preflight", problems=short)
+        pairs = rows + (job.synthesis.rows if job.synthesis else 0)
+        choice = choose(job, pairs)
+        if short := preflight(job, choice.method, pairs):
+            return DiagnosisHalted(
+                reason="data_preflight", problems=short, diagnosis=decision.diagnosis
+            )
+        if job.stop_after == "diagnosis":
+            return DiagnosisConcluded(diagnosis=decision.diagnosis, choice=choice)
         return TrainingAdvised(diagnosis=decision.diagnosis, choice=choice)
 
     def _certificate(self, run: Run, diagnosis: Diagnosis, rung: RungName) -> str:
@@ -161,12 +198,8 @@ class Clinic:
         )
         return self._artifacts.put(envelope)
 
-    def _asker(self, job: AdaptationJob, *, cache: bool) -> Asker:
-        return Asker(
-            self._settings.serving_url,
-            service_key(self._settings, job.tenant),
-            self._settings.home / "cache" / "answers" if cache else None,
-        )
+    def _asker(self, job: AdaptationJob, cache: Path | None = None) -> Asker:
+        return Asker(self._settings.serving_url, service_key(self._settings, job.tenant), cache)
 
     def _base_identity(self, job: AdaptationJob) -> str:
         base = resolve_base(job.base, self._settings.home)
@@ -175,3 +208,9 @@ class Clinic:
     def _rows(self, uri: str) -> list[Row]:
         content = self._artifacts.get(Pinned.parse(uri).digest)
         return [parse_row(line) for line in content.splitlines() if line.strip()]
+
+    def _documents(self, job: AdaptationJob) -> list[Document]:
+        if job.ladder.corpus is None:
+            return []
+        content = self._artifacts.get(Pinned.parse(job.ladder.corpus.uri).digest)
+        return read_documents(content)

@@ -8,15 +8,9 @@ from nats.aio.msg import Msg
 from pydantic import ValidationError
 
 from contracts.commands import Cancel
-from contracts.diagnosis import (
-    DiagnosisHalted,
-    RunAccepted,
-    RunCancelled,
-    TrainingAdvised,
-    TrainingDeclined,
-)
+from contracts.diagnosis import RunAccepted, RunCancelled
 from contracts.subjects import RunRef
-from services.diagnosis.clinic import Clinic
+from services.diagnosis.clinic import Clinic, Verdict
 from services.diagnosis.intake import Intake
 from shared.errors import PermanentError
 from shared.messaging.runlog import RunClosed
@@ -90,7 +84,7 @@ def register(steps: Steps, intake: Intake, clinic: Clinic) -> None:
         )
 
     @steps.on("diagnose")
-    async def diagnose(step: Step) -> TrainingAdvised | TrainingDeclined | DiagnosisHalted:
+    async def diagnose(step: Step) -> Verdict:
         return await clinic.diagnose(step)
 
 

@@ -14,11 +14,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from contracts.base import Digest, Problem, digest_of
-from contracts.data import parse_row
+from contracts.data import Row, parse_row
 from contracts.diagnosis import RunAccepted, RunRejected
 from contracts.job import AdaptationJob
 from contracts.subjects import RunRef
-from services.diagnosis.checks import job_problems
+from services.diagnosis.causes import failure_log_problems
+from services.diagnosis.checks import document_problems, group_problems, job_problems
 from shared.artifacts import ArtifactStore, Pinned, pin
 from shared.errors import ArtifactMissing, InvalidInput
 from shared.models import resolve_base
@@ -59,9 +60,9 @@ class Intake:
         """The job with every URI pinned, and what could not be."""
         document = job.model_dump(mode="json", by_alias=True)
         problems: list[Problem] = []
-        for where, holder, evaluation in _uris(document):
+        for where, holder, key in _uris(document):
             try:
-                holder["uri"] = self._pinned(holder["uri"])
+                holder[key] = self._pinned(holder[key])
             except (OSError, ValueError, ArtifactMissing) as error:
                 reason = getattr(error, "strerror", None) or str(error)
                 problems.append(
@@ -72,9 +73,25 @@ class Intake:
                     )
                 )
                 continue
-            if evaluation:
-                problems.extend(self._row_problems(job, holder["uri"]))
-        return AdaptationJob.model_validate(document), problems
+            if where.startswith("evaluation."):
+                problems.extend(self._row_problems(job, holder[key]))
+            elif where.startswith("ladder."):
+                problems.extend(document_problems(where, self._content(holder[key])))
+        pinned = AdaptationJob.model_validate(document)
+        if not problems:
+            sets = (
+                self._rows(pinned.evaluation.dev.uri),
+                self._rows(pinned.evaluation.heldout.uri),
+            )
+            problems.extend(group_problems(*sets))
+            problems.extend(failure_log_problems(pinned, self._content))
+        return pinned, problems
+
+    def _content(self, uri: str) -> bytes:
+        return self._artifacts.get(Pinned.parse(uri).digest)
+
+    def _rows(self, uri: str) -> list[Row]:
+        return [parse_row(line) for line in self._content(uri).splitlines() if line.strip()]
 
     def _pinned(self, uri: str) -> str:
         if not self._read_files and not uri.startswith("sha256:"):
@@ -91,7 +108,7 @@ class Intake:
         except InvalidInput:
             return []  # named already, with the behaviour
         problems: list[Problem] = []
-        for number, line in enumerate(self._artifacts.get(pinned.digest).splitlines(), start=1):
+        for number, line in enumerate(self._content(uri).splitlines(), start=1):
             if not line.strip():
                 continue
             where = f"{pinned.name}:{number}"
@@ -112,8 +129,13 @@ def job_digest(job: AdaptationJob) -> Digest:
     return digest_of(job.model_dump_json(by_alias=True).encode())
 
 
-def _uris(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], bool]]:
+def _uris(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """(where, the object that holds it, its key) of every URI of a job."""
     for index, source in enumerate(document["data"]):
-        yield f"data[{index}].uri", source, False
+        yield f"data[{index}].uri", source, "uri"
+        if source["failures"] is not None:
+            yield f"data[{index}].failures", source, "failures"
     for name in ("dev", "heldout"):
-        yield f"evaluation.{name}.uri", document["evaluation"][name], True
+        yield f"evaluation.{name}.uri", document["evaluation"][name], "uri"
+    if document["ladder"]["corpus"] is not None:
+        yield "ladder.corpus.uri", document["ladder"]["corpus"], "uri"

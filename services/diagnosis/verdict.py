@@ -5,14 +5,15 @@ Nothing here asks a model; it reads what was asked.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from contracts.base import Problem
-from contracts.diagnosis import Diagnosis, RungName, RungResult, RungSkipped
+from contracts.diagnosis import Diagnosis, RungName, RungResult, RungSkipped, Usage
 from contracts.job import AdaptationJob
+from services.diagnosis.crossfit import best_way, cross_fitted
+from services.diagnosis.usage import priced, usage
 from shared.asking import Scored
 from shared.statistics import compare_paired, mean_with_interval
 
@@ -28,6 +29,29 @@ class MeasuredRung:
 
     rung: RungName
     scored: Sequence[Scored]
+    variant: str = ""
+    """The way to deploy, where there were several."""
+    variants: int = 1
+    costs: Sequence[float] | None = None
+    """What each item cost; None where there is no price."""
+
+
+def measured_rung(
+    rung: RungName,
+    names: Sequence[str],
+    ways: Sequence[Sequence[Scored]],
+    price_per_mtok: float = 0.0,
+) -> MeasuredRung:
+    """A rung from the answers of each way of taking it; several are cross-fitted."""
+    picked = cross_fitted(ways)
+    scored = tuple(ways[way][item] for item, way in enumerate(picked))
+    return MeasuredRung(
+        rung=rung,
+        scored=scored,
+        variant=names[best_way(ways)],
+        variants=len(ways),
+        costs=priced(scored, price_per_mtok),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +113,9 @@ def decide(
     """
     target = job.behaviour.target
     success = mean_with_interval("base_success", _values(base), _clusters(base))
-    results = tuple(rung_result(measured, base, target) for measured in rungs)
+    in_order = sorted(rungs, key=lambda measured: get_args(RungName).index(measured.rung))
+    base_usage = usage(base, priced(base, job.economics.price_per_mtok))
+    results = tuple(rung_result(measured, base, base_usage, target) for measured in in_order)
     reaching = [result.rung for result in results if result.reaches_target]
     suffices: RungName | None = "no_adaptation" if success.value >= target else None
     suffices = suffices or next(iter(reaching), None)
@@ -100,27 +126,37 @@ def decide(
             f"{job.train_even_if_lighter_suffices}"
         )
     diagnosis = Diagnosis(
-        base=success, target=target, rungs=results, skipped=tuple(skipped), notes=tuple(notes)
+        base=success,
+        target=target,
+        rungs=results,
+        skipped=tuple(skipped),
+        notes=tuple(notes),
+        base_usage=base_usage,
     )
     if suffices and not job.train_even_if_lighter_suffices:
         return Verdict(decision="decline", diagnosis=diagnosis, rung=suffices)
     return Verdict(decision="train", diagnosis=diagnosis)
 
 
-def rung_result(measured: MeasuredRung, base: Sequence[Scored], target: float) -> RungResult:
-    """A rung's success, its gain over the base on the same items, and what it costs per request."""
+def rung_result(
+    measured: MeasuredRung, base: Sequence[Scored], base_usage: Usage, target: float
+) -> RungResult:
+    """A rung's success, its gain over the base on the same items, and what it adds to each item."""
     scored = measured.scored
     success = mean_with_interval(measured.rung, _values(scored), _clusters(scored))
-    added = statistics.fmean(
-        s.answer.prompt_tokens - b.answer.prompt_tokens for s, b in zip(scored, base, strict=True)
-    )
+    own = usage(scored, measured.costs)
     return RungResult(
         rung=measured.rung,
         success=success,
         against_base=compare_paired("success", _values(base), _values(scored), _clusters(base)),
-        added_prompt_tokens=added,
-        latency_ms=statistics.median(s.answer.latency_ms for s in scored),
+        added_prompt_tokens=own.prompt_tokens - base_usage.prompt_tokens,
+        added_completion_tokens=own.completion_tokens - base_usage.completion_tokens,
+        latency_ms=own.latency_ms,
+        added_latency_ms=own.latency_ms - base_usage.latency_ms,
+        usage=own,
         reaches_target=success.value >= target,
+        variant=measured.variant,
+        variants=measured.variants,
     )
 
 

@@ -7,6 +7,7 @@ ask serving, whose inference plane batches across callers.
 from shared.asking.asker import Asker
 from shared.asking.cache import AnswerCache
 from shared.asking.request import Answer, AskOptions, call_text, chat_messages, chat_request
+from shared.asking.retry import Retry, together
 from shared.asking.scored import Scored, score_answers
 
 __all__ = [
@@ -14,9 +15,11 @@ __all__ = [
     "AnswerCache",
     "AskOptions",
     "Asker",
+    "Retry",
     "Scored",
     "call_text",
     "chat_messages",
     "chat_request",
     "score_answers",
+    "together",
 ]

@@ -13,6 +13,7 @@ import openai
 from contracts.data import Row
 from shared.asking.cache import AnswerCache
 from shared.asking.request import Answer, AskOptions, call_text, chat_request
+from shared.asking.retry import Retry, together
 from shared.errors import PeerUnavailable, PermanentError
 from shared.telemetry import current_traceparent
 
@@ -65,17 +66,26 @@ class Asker:
         model: str,
         options: AskOptions | None = None,
         identity: str | None = None,
+        retry: Retry | None = None,
     ) -> Answer:
         """The model's answer to one row.
 
         `identity` is the digest of what `model` names (base or adapter): with it, greedy answers
-        come from the cache.
+        come from the cache. With `retry`, an answer its validator refuses is asked for again.
 
         Raises:
             PeerUnavailable: the endpoint does not answer, or answers 429 or 5xx to the last try.
             PermanentError: the endpoint refuses the request.
         """
         options = options or AskOptions()
+        answer = await self._ask_once(row, model, options, identity)
+        while retry is not None and (next_row := retry.again(row, answer)) is not None:
+            answer = together(answer, await self._ask_once(next_row, model, options, identity))
+        return answer
+
+    async def _ask_once(
+        self, row: Row, model: str, options: AskOptions, identity: str | None
+    ) -> Answer:
         request = chat_request(row, options)
         key = None
         if self._cache is not None and identity is not None and options.temperature == 0:
@@ -95,6 +105,7 @@ class Asker:
         model: str,
         options: AskOptions | None = None,
         identity: str | None = None,
+        retry: Retry | None = None,
         on_done: OnDone | None = None,
     ) -> list[Answer]:
         """Answers in the order of `rows`. The first error cancels what has not been answered."""
@@ -102,7 +113,9 @@ class Asker:
 
         async def one(row: Row) -> Answer:
             nonlocal done
-            answer = await self.ask(row, model=model, options=options, identity=identity)
+            answer = await self.ask(
+                row, model=model, options=options, identity=identity, retry=retry
+            )
             done += 1
             if on_done is not None:
                 on_done(done, len(rows), row, answer)

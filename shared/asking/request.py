@@ -44,6 +44,8 @@ class Answer:
     completion_tokens: int
     finish_reason: str | None
     cached: bool = False
+    requests: int = 1
+    """How many requests it took; tokens and latency are of all of them."""
 
 
 def chat_messages(row: Row, options: AskOptions) -> list[dict[str, str]]:

@@ -14,9 +14,9 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from contracts.data import Message, Row
-from shared.asking import Asker, AskOptions, call_text, chat_messages
+from shared.asking import Asker, AskOptions, Retry, call_text, chat_messages
 from shared.errors import PeerUnavailable, PermanentError
-from shared.scoring import parse_call
+from shared.scoring import parse_call, validator_for
 
 TOOL = {
     "type": "function",
@@ -62,6 +62,10 @@ class Endpoint:
             function = {"name": "add", "arguments": '{"a": 1}'}
             calls = [{"id": "c", "type": "function", "function": function}]
             message = {"role": "assistant", "content": None, "tool_calls": calls}
+        if model == "careless":
+            told = str(body["messages"][-1]["content"]).startswith("That answer cannot be used")
+            text = '{"name": "add", "arguments": {"a": 1}}' if told else "one"
+            message = {"role": "assistant", "content": text}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         usage = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
         answer = {"id": "x", "object": "chat.completion", "created": 0, "model": model}
@@ -235,3 +239,61 @@ async def test_many_rows_are_asked_side_by_side_and_answered_in_order(
     assert [answer.text for answer in answers] == [f"row {i}" for i in range(20)]
     assert heard == [(i + 1, 20) for i in range(20)]
     assert 2 <= endpoint[0].most_at_once <= 5
+
+
+@pytest.mark.req("D4")
+async def test_an_answer_the_validator_refuses_is_asked_for_again_with_its_complaint(
+    endpoint: tuple[Endpoint, str], tmp_path: Path
+) -> None:
+    served, url = endpoint
+    asked = row().model_copy(update={"tools": (TOOL,)})
+    validator = validator_for(None, [asked])
+    assert validator is not None
+    retry = Retry(validator=validator, times=2)
+    async with Asker(url, cache=tmp_path) as asker:
+        answer = await asker.ask(asked, model="careless", identity="m", retry=retry)
+        again = await asker.ask(asked, model="careless", identity="m", retry=retry)
+    assert parse_call(answer.text).name == "add"
+    assert (answer.requests, answer.prompt_tokens, answer.completion_tokens) == (2, 14, 6)
+    turns = served.seen[1]["messages"]
+    assert [turn["role"] for turn in turns[-2:]] == ["assistant", "user"]
+    assert turns[-2]["content"] == "one"
+    assert "not JSON" in turns[-1]["content"]
+    assert (again.text, again.cached, len(served.seen)) == (answer.text, True, 2)
+
+
+@pytest.mark.parametrize(("times", "requests"), [(0, 1), (3, 4)])
+async def test_retries_end_after_as_many_as_allowed(
+    endpoint: tuple[Endpoint, str], times: int, requests: int
+) -> None:
+    served, url = endpoint
+    async with Asker(url) as asker:
+        retry = Retry(validator=lambda _row, _answer: "never good", times=times)
+        answer = await asker.ask(row(), model="echo", retry=retry)
+    assert (answer.requests, len(served.seen)) == (requests, requests)
+
+
+@pytest.mark.parametrize(
+    ("answer", "complaint"),
+    [
+        ('{"name": "add", "arguments": {"a": 1}}', ""),
+        ('{"name": "add", "arguments": {"a": "x"}}', "'x' is not of type 'integer'"),
+        ('{"name": "sub", "arguments": {}}', "no function 'sub'"),
+        ("add(1)", "not JSON"),
+    ],
+)
+def test_a_call_is_validated_by_its_signature_alone(answer: str, complaint: str) -> None:
+    asked = row().model_copy(update={"tools": (TOOL,), "expected": None})
+    validator = validator_for(None, [asked])
+    assert validator is not None
+    found = validator(asked, answer)
+    assert complaint in found
+    assert bool(complaint) == bool(found)
+
+
+def test_a_document_is_validated_by_the_jobs_schema_and_plain_text_by_nothing() -> None:
+    validator = validator_for({"type": "object", "required": ["total"]}, [])
+    assert validator is not None
+    assert validator(row(), '{"total": 1}') == ""
+    assert "'total' is a required property" in validator(row(), "{}")
+    assert validator_for(None, [row()]) is None

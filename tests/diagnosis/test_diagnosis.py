@@ -1,18 +1,35 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from contracts.data import Message
 from contracts.diagnosis import RungName
-from contracts.job import AdaptationJob
+from contracts.job import AdaptationJob, MethodName
 from services.diagnosis.checks import job_problems
+from services.diagnosis.clinic import Clinic
+from services.diagnosis.crossfit import cross_fitted
 from services.diagnosis.ladder import LADDER, ladder
-from services.diagnosis.method import RANGES, choose, preflight
+from services.diagnosis.matrix import METHODS, MethodRow, matrix
+from services.diagnosis.method import choose, preflight
+from services.diagnosis.revisions import Revision, revised, revisions
 from services.diagnosis.rungs import exemplars, trials
-from services.diagnosis.verdict import MeasuredRung, decide, evaluation_gaps, rerun_sample
+from services.diagnosis.verdict import (
+    MeasuredRung,
+    decide,
+    evaluation_gaps,
+    measured_rung,
+    rerun_sample,
+)
+from shared.artifacts import ArtifactStore
+from shared.asking import chat_messages
 from shared.errors import Misconfigured
+from shared.settings import Settings
 from tests.diagnosis.jobs import job, row, scored
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
@@ -45,9 +62,14 @@ def test_every_lighter_rung_is_run_or_named_with_a_reason() -> None:
     training = [row(f"t{n}", group=f"g{n}") for n in range(5)]
     dev = [row("d0", group="g0", tools=(TOOL,))]
     run, skipped = trials(job(), training, dev)
-    assert [trial.rung for trial in run] == ["few_shot", "structured_outputs"]
-    assert run[1].options.constrain_calls
-    lighter = set(get_args(RungName)[:10])
+    assert [trial.rung for trial in run] == [
+        "prompt_revision",
+        "few_shot",
+        "structured_outputs",
+        "validators",
+    ]
+    assert run[2].ways[0].options.constrain_calls
+    lighter = set(get_args(RungName)[:10]) - {"routing"}  # read off afterwards
     assert {t.rung for t in run} | {s.rung for s in skipped} == lighter
     assert all(s.reason for s in skipped)
 
@@ -56,11 +78,80 @@ def test_every_lighter_rung_is_run_or_named_with_a_reason() -> None:
 def test_a_schema_of_the_job_is_what_answers_are_constrained_to() -> None:
     schema = {"type": "object"}
     run, _ = trials(job(behaviour__output_schema=schema), [], [row("d")])
-    assert [trial.rung for trial in run] == ["structured_outputs"]
-    assert run[0].options.response_schema == schema
+    assert [trial.rung for trial in run] == ["prompt_revision", "structured_outputs", "validators"]
+    assert run[1].ways[0].options.response_schema == schema
     run, skipped = trials(job(), [], [row("d")])
-    assert run == []
-    assert {"few_shot", "structured_outputs"} <= {s.rung for s in skipped}
+    assert [trial.rung for trial in run] == ["prompt_revision"]
+    assert {"few_shot", "structured_outputs", "validators"} <= {s.rung for s in skipped}
+
+
+@pytest.mark.req("D4")
+def test_the_jobs_own_prompts_take_the_place_of_the_systematic_revisions() -> None:
+    (first, *_), _ = trials(job(ladder__prompts=["Be brief.", "Be exact."]), [], [row("d")])
+    assert [way.options.system_prompt for way in first.ways] == ["Be brief.", "Be exact."]
+    (systematic, *_), _ = trials(job(behaviour__system_prompt="Be kind."), [], [row("d")])
+    assert [way.name for way in systematic.ways] == [revision.name for revision in revisions()]
+    for way in systematic.ways:
+        assert way.rewrite is not None
+        asked = chat_messages(way.rewrite(row("d")), way.options)
+        assert asked[0]["role"] == "system"
+        assert asked[0]["content"].startswith("Be kind.\n")
+        assert asked[1:] == [{"role": "user", "content": "question d"}]
+
+
+@pytest.mark.req("D4")
+def test_a_revision_builds_on_the_rows_own_system_message_where_the_job_has_none() -> None:
+    spoken = row("d").model_copy(
+        update={
+            "messages": (
+                Message(role="system", content="You are {behaviour}."),
+                Message(role="user", content="hello"),
+            )
+        }
+    )
+    asked = revised(spoken, Revision(name="r", text="{prompt} {behaviour}"), job().behaviour)
+    assert [m.content for m in asked.messages] == ["You are {behaviour}. d", "hello"]
+
+
+@pytest.mark.req("D4")
+def test_no_retry_allowed_leaves_the_validators_out_with_the_reason() -> None:
+    dev = [row("d", tools=(TOOL,))]
+    run, skipped = trials(job(ladder__validator_retries=0), [], dev)
+    assert "validators" not in [trial.rung for trial in run]
+    assert "validator_retries is 0" in {s.rung: s.reason for s in skipped}["validators"]
+
+
+def test_a_way_is_chosen_for_an_item_without_looking_at_its_fold() -> None:
+    """Each way is right on one half only, so a choice that saw its item would always be right."""
+    left, right = scored([1.0, 0.0] * 10), scored([0.0, 1.0] * 10)
+    picked = cross_fitted([left, right])
+    best_of_all = [max(a.value, b.value) for a, b in zip(left, right, strict=True)]
+    chosen = [(left, right)[way][item].value for item, way in enumerate(picked)]
+    assert sum(best_of_all) == 20
+    assert sum(chosen) <= 10
+    assert cross_fitted([left]) == (0,) * 20
+
+
+def test_the_way_that_is_better_everywhere_is_chosen_everywhere() -> None:
+    ways = [scored([0.0] * 12), scored([1.0] * 12)]
+    assert cross_fitted(ways) == (1,) * 12
+    found = measured_rung("prompt_revision", ["a", "b"], ways)
+    assert (found.variant, found.variants) == ("b", 2)
+    assert [s.value for s in found.scored] == [1.0] * 12
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.booleans()), min_size=1))
+def test_items_of_one_cluster_are_answered_by_one_way(items: list[tuple[int, bool, bool]]) -> None:
+    ways = [
+        [
+            replace(s, cluster=f"c{items[n][0]}")
+            for n, s in enumerate(scored([float(v) for v in v_]))
+        ]
+        for v_ in ([a for _, a, _ in items], [b for _, _, b in items])
+    ]
+    picked = cross_fitted(ways)
+    for cluster in {c for c, _, _ in items}:
+        assert len({picked[n] for n, (c, _, _) in enumerate(items) if c == cluster}) == 1
 
 
 @pytest.mark.req("C6")
@@ -70,6 +161,7 @@ def test_exemplars_share_no_group_with_a_dev_item_or_each_other() -> None:
     assert [r.id for r in shown] == ["b", "d", "e"]
     assert exemplars(training[:3], [row("q", group="dev")]) == ()
     assert exemplars([row(i, target=None) for i in "abc"], []) == ()
+    assert exemplars([row(i, desirable=False) for i in "abc"], []) == ()
 
 
 @pytest.mark.req("D4")
@@ -96,6 +188,39 @@ def test_the_lightest_way_that_reaches_the_target_wins(
     assert first.against_base.difference == pytest.approx((few_shot - base) / 40)
     assert first.against_base.interval.low <= first.against_base.difference
     assert first.success.interval is not None
+
+
+@pytest.mark.req("D4")
+def test_a_rung_gives_what_it_adds_and_the_cost_of_each_success() -> None:
+    """40 items of 11 tokens at 2 per million: ten successes cost 44 tokens each."""
+    asked = job(economics__price_per_mtok=2.0)
+    retried = [
+        replace(s, answer=replace(s.answer, requests=2, completion_tokens=3))
+        for s in scored(rates(40, 20), 30, 9)
+    ]
+    measured = [measured_rung("validators", [""], [retried], 2.0)]
+    found = decide(asked, scored(rates(40, 10)), measured).diagnosis
+    assert found.base_usage is not None
+    assert found.base_usage.tokens_per_success == pytest.approx(44)
+    assert found.base_usage.cost_per_success == pytest.approx(88e-6)
+    (rung,) = found.rungs
+    assert (rung.added_prompt_tokens, rung.added_completion_tokens) == (20, 2)
+    assert (rung.latency_ms, rung.added_latency_ms) == (9, 4)
+    assert rung.usage is not None
+    assert rung.usage.requests == 2
+    assert rung.usage.cost_per_success == pytest.approx(2e-6 * 33 * 40 / 20)
+
+
+@pytest.mark.req("D4")
+def test_without_a_price_or_a_success_no_cost_per_success_is_made_up() -> None:
+    measured = [measured_rung("few_shot", [""], [scored(rates(40, 0))], 2.0)]
+    found = decide(job(economics__price_per_mtok=2.0), scored(rates(40, 10)), measured).diagnosis
+    assert found.rungs[0].usage is not None
+    assert found.rungs[0].usage.cost_per_success is None
+    assert found.rungs[0].usage.tokens_per_success is None
+    free = decide(job(), scored(rates(40, 10)), []).diagnosis
+    assert free.base_usage is not None
+    assert free.base_usage.cost_per_success is None
 
 
 @pytest.mark.req("D4")
@@ -131,8 +256,72 @@ def test_the_rerun_sample_is_spread_over_the_set(items: int, least: int) -> None
 def test_every_method_not_chosen_has_its_reason(name: str, rows: int) -> None:
     choice = choose(job(method__name=name), rows)
     assert choice.method == ("lora" if name == "auto" else name)
-    assert set(choice.rejected) == set(RANGES) - {choice.method}
+    assert len(choice.rejected) == 7
+    assert set(choice.rejected) == set(matrix()) - {choice.method}
     assert all(choice.rejected.values())
+
+
+@pytest.mark.req("D6")
+def test_the_matrix_has_eight_methods_with_seven_attributes() -> None:
+    attributes = tuple(MethodRow.model_fields)[2:9]
+    assert (attributes[0], attributes[-1]) == ("ideal_use_case", "evaluation_requirements")
+    assert len(matrix()) == 8
+    assert all(getattr(row, name) for row in matrix().values() for name in attributes)
+    named = set(get_args(MethodName)) - {"auto"}
+    assert set(matrix()) == named | {"synthetic_generation"}
+
+
+@pytest.mark.req("D6")
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param("rank: 3", "rank: 1", id="two of one rank"),
+        pytest.param("method: sft", "method: lora", id="a method twice"),
+        pytest.param("many_tasks:", "many_tusks:", id="a fact that nothing states"),
+        pytest.param("low: 100,", "low: none,", id="no number"),
+    ],
+)
+def test_a_broken_matrix_is_refused(tmp_path: Path, old: str, new: str) -> None:
+    broken = tmp_path / "methods.yaml"
+    assert old in METHODS.read_text()
+    broken.write_text(METHODS.read_text().replace(old, new, 1))
+    with pytest.raises(Misconfigured):
+        matrix(broken)
+
+
+@pytest.mark.req("D6")
+def test_an_edited_matrix_changes_the_choice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edited = tmp_path / "methods.yaml"
+    text = METHODS.read_text().replace("rank: 1\n  available: true", "rank: 9\n  available: true")
+    edited.write_text(text.replace("rank: 3\n  available: false", "rank: 3\n  available: true"))
+    rows = matrix(edited)
+    monkeypatch.setattr("services.diagnosis.method.matrix", lambda: rows)
+    assert choose(job(), 5_000).method == "sft"
+    assert choose(job(), 500).method == "lora"
+
+
+@pytest.mark.req("D6")
+@pytest.mark.parametrize(
+    ("changes", "rows", "method", "reason"),
+    [
+        ({}, 500, "sft", "at least 1,000 pairs; there are 500"),
+        ({}, 5_000, "sft", "moves every weight"),
+        ({"method__name": "lora"}, 5_000, "sft", "the job names lora"),
+        ({}, 5_000, "qlora", "memory that this base does not need"),
+        ({}, 5_000, "preference", "a better and a worse answer"),
+        ({}, 5_000, "distillation", "no teacher whose price"),
+        ({"economics__teacher_price_per_mtok": 5}, 5_000, "distillation", "100,000 teacher out"),
+        ({}, 5_000, "synthetic_generation", "the job asks for none"),
+        ({"synthesis": {"rows": 9}}, 5_000, "synthetic_generation", "ahead of the method"),
+        ({"method__name": "sft"}, 20_000, "lora", "at most 10,000 pairs; there are 20,000"),
+    ],
+)
+def test_a_method_is_rejected_for_the_reason_that_holds(
+    changes: dict[str, object], rows: int, method: str, reason: str
+) -> None:
+    assert reason in choose(job(**changes), rows).rejected[method]
 
 
 @pytest.mark.req("D7")
@@ -174,3 +363,26 @@ def test_a_job_with_a_problem_names_it(changed: AdaptationJob, where: str) -> No
 def test_a_good_job_has_no_problems_and_may_use_its_own_data() -> None:
     own = job(data=[SOURCE | {"licence": "proprietary:demo"}])
     assert job_problems(own, tenant="demo", deployments={"d": "demo"}) == ()
+
+
+@pytest.mark.req("D6", "D7")
+def test_preference_tuning_is_available_and_wants_a_thousand_judged_answers():
+    tuned = job(method__name="preference")
+    assert choose(tuned, 1000).method == "preference"
+    assert preflight(tuned, "preference", 1000) == ()
+    (problem,) = preflight(tuned, "preference", 999)
+    assert "1,000 preference records" in problem.problem
+    synthetic = job(method__name="preference", synthesis={"rows": 10})
+    (problem,) = preflight(synthetic, "preference", 1000)
+    assert problem.where == "synthesis"
+
+
+@pytest.mark.req("D7")
+def test_rows_that_do_not_fit_the_method_are_refused_before_anything_is_asked(tmp_path):
+    clinic = Clinic(Settings(home=tmp_path), ArtifactStore(f"file://{tmp_path}"), None)
+    pairs = [row(f"p{n}", rejected="b") for n in range(25)]
+    tuned = job(method__name="preference")
+    assert clinic._before_measuring(tuned, pairs, 30, 30) is None
+    halted = clinic._before_measuring(tuned, [*pairs, row("alone")], 30, 30)
+    assert halted.reason == "data_preflight"
+    assert [p.where for p in halted.problems] == ["row 'alone'"]

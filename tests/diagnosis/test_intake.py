@@ -12,6 +12,7 @@ from contracts.diagnosis import RunAccepted, RunRejected
 from contracts.subjects import RunRef
 from services.diagnosis.intake import Intake
 from shared.artifacts import ArtifactStore, Pinned
+from tests.diagnosis.failures.accuracy import labelled
 from tests.diagnosis.jobs import job
 
 REF = RunRef("demo", "r1")
@@ -109,3 +110,55 @@ def test_a_server_that_takes_digests_only_refuses_paths(
     closed = Intake(tmp_path / "home", store, read_files=False)
     found = problems(closed.consider(REF, json.dumps(document(tmp_path)).encode()))
     assert "digests only" in found["data[0].uri"]
+
+
+@pytest.mark.req("C8")
+def test_a_group_in_both_evaluation_sets_is_refused_by_name(intake: Intake, tmp_path: Path) -> None:
+    def write(name: str, groups: list[str | None]) -> None:
+        lines = [
+            json.dumps({**ROWS[n], "expected": "x", "group": group})
+            for n, group in enumerate(groups)
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+
+    body = json.dumps(document(tmp_path)).encode()
+    write("b", ["user-1", "user-2", None])
+    write("c", ["user-3", "user-2", None])
+    found = problems(intake.consider(REF, body))
+    assert found == {"evaluation.heldout": "shares 1 group with dev: user-2"}
+    write("c", ["user-3", "user-4", None])
+    assert isinstance(intake.consider(REF, body), RunAccepted)
+
+
+@pytest.mark.req("D4")
+def test_a_corpus_is_pinned_with_the_job_and_a_malformed_one_refused(
+    intake: Intake, store: ArtifactStore, tmp_path: Path
+) -> None:
+    corpus = tmp_path / "corpus.jsonl"
+    submitted = document(tmp_path, ladder={"corpus": {"uri": corpus.as_uri()}})
+    corpus.write_text('{"id": "a", "text": "b"}\n')
+    fact = intake.consider(REF, json.dumps(submitted).encode())
+    assert isinstance(fact, RunAccepted)
+    assert fact.job.ladder.corpus is not None
+    assert store.get(Pinned.parse(fact.job.ladder.corpus.uri).digest) == corpus.read_bytes()
+    corpus.write_text('{"id": "a"}\n')
+    found = problems(intake.consider(REF, json.dumps(submitted).encode()))
+    assert found == {"ladder.corpus.uri": "text: is missing"}
+
+
+@pytest.mark.req("H7")
+@pytest.mark.parametrize(("cause", "accepted"), [("retrieval", False), ("adaptation", True)])
+def test_rows_from_failures_are_accepted_only_if_their_log_speaks_for_training(
+    intake: Intake, tmp_path: Path, cause: str, accepted: bool
+) -> None:
+    traces = [case.trace for case in labelled("tune") if case.cause == cause]
+    log = tmp_path / "failures.jsonl"
+    log.write_text("".join(trace.model_dump_json() + "\n" for trace in traces))
+    submitted = document(tmp_path)
+    submitted["data"][0]["failures"] = log.as_uri()
+    fact = intake.consider(REF, json.dumps(submitted).encode())
+    if accepted:
+        assert isinstance(fact, RunAccepted), fact
+        assert fact.job.data[0].failures.startswith("sha256:")
+    else:
+        assert "Retrieval" in problems(fact)["data[0].failures"]
