@@ -1,8 +1,14 @@
 """The memory preflight: what training will hold, part by part, before any work (D8, ERRATA 18).
 
-Weights, gradients and the optimizer's two moments are exact counts. Activations are those a decoder
-block of the Llama family keeps for its backward pass, without gradient checkpointing, plus the
-logits of the positions where the loss looks. Everything is float32.
+Weights, gradients and the optimizer's two moments are exact counts, in float32; QLoRA keeps the
+blocks' linear layers in 4 bits with one scale per 64 weights. Activations are those a decoder block
+of the Llama family keeps for its backward pass, without gradient checkpointing, plus the logits of
+the positions where the loss looks. Under bfloat16 autocast the residual stream stays float32, what
+goes through matrix products is halved, and each linear layer has a cast copy.
+
+An adapted layer also makes its base's output and drops it once the adapter's is added. glibc's
+aligned allocator does not reuse those blocks for what is kept, so they count: measured, not a law
+(`benchmarks/memory.py`; with MALLOC_MMAP_THRESHOLD_=1048576 they vanish).
 """
 
 from __future__ import annotations
@@ -14,12 +20,18 @@ from typing import Any
 from contracts.base import Problem
 from contracts.job import LoraParameters
 from shared.errors import InvalidInput
+from shared.precision import Precision
 
 BYTES = 4
-RUNTIME_BYTES = 600 * 1024**2
-"""What the interpreter, torch and the tokenizer hold before the first tensor."""
-CHARACTERS_PER_TOKEN = 2.5
-"""Pessimistic for text and JSON under a byte-pair vocabulary (3 to 4 is usual)."""
+HALF_BYTES = 2
+NF4_BYTES = 0.5 + 1 / 64
+"""A 4-bit weight and its share of a doubly quantized (8-bit) scale."""
+RUNTIME_BYTES = 800 * 1024**2
+"""What the interpreter, torch, the libraries and the tokenizer hold before the first weight."""
+TURN_TOKENS = 12
+"""What a chat template writes around a message, at most."""
+SEQUENCES = {"dpo": 2}
+"""Method → sequences of one row in the backward pass, where not 1: chosen and rejected."""
 LOGIT_COPIES = 4
 """Logits, their log-softmax, its gradient and one temporary."""
 
@@ -79,20 +91,26 @@ class ModelDimensions:
         }
 
     @property
+    def linear_parameters(self) -> int:
+        """Weights of the blocks' linear layers, without embeddings, norms and head."""
+        return self.layers * sum(i * o for i, o in self.linears.values())
+
+    @property
     def parameters(self) -> int:
-        block = sum(i * o for i, o in self.linears.values()) + 2 * self.hidden
         embeddings = self.vocabulary * self.hidden * (1 if self.tied else 2)
-        return self.layers * block + embeddings + self.hidden
+        norms = (2 * self.layers + 1) * self.hidden
+        return self.linear_parameters + embeddings + norms
+
+    def adapted(self, lora: LoraParameters) -> dict[str, tuple[int, int]]:
+        """The linear layers that `lora` targets."""
+        if lora.target_modules == "all-linear":
+            return self.linears
+        return {n: s for n, s in self.linears.items() if n in lora.target_modules}
 
 
 def lora_parameters(model: ModelDimensions, lora: LoraParameters) -> int:
     """Elements of A ∈ R^(r×in) and B ∈ R^(out×r) over the target modules."""
-    targets = (
-        model.linears
-        if lora.target_modules == "all-linear"
-        else {n: s for n, s in model.linears.items() if n in lora.target_modules}
-    )
-    return model.layers * sum(lora.r * (i + o) for i, o in targets.values())
+    return model.layers * sum(lora.r * (i + o) for i, o in model.adapted(lora).values())
 
 
 def estimate(
@@ -103,35 +121,40 @@ def estimate(
     batch_size: int,
     length: int,
     completion_length: int | None = None,
+    precision: Precision = "float32",
 ) -> dict[str, int]:
-    """Bytes by part for one micro-batch of `batch_size` sequences of `length` tokens.
+    """Bytes by part for one micro-batch of `batch_size` rows of `length` tokens.
 
-    `completion_length` is how many of them the loss looks at (all, if unsaid).
+    A row of a method that compares answers is a sequence for each of them. `completion_length` is
+    how many of the tokens the loss looks at (all, if unsaid).
     """
     adapter = lora_parameters(model, lora) if lora is not None else 0
-    trainable = adapter if method in ("lora", "qlora") else model.parameters
-    tokens = batch_size * length
-    scored = batch_size * min(length, completion_length or length)
-    query, key = model.heads * model.head_dim, model.kv_heads * model.head_dim
-    rank = lora.r if lora is not None else 0
-    per_token = (
-        6 * model.hidden + 3 * query + 3 * key + 4 * model.intermediate + len(model.linears) * rank
-    )
+    trainable = adapter if lora is not None else model.parameters
+    sequences = batch_size * SEQUENCES.get(method, 1)
+    weights = (model.parameters + adapter) * BYTES
+    if method == "qlora":
+        weights -= round(model.linear_parameters * (BYTES - NF4_BYTES))
+    scored = sequences * min(length, completion_length or length)
     return {
-        "weights": (model.parameters + adapter) * BYTES,
+        "weights": weights,
         "gradients": trainable * BYTES,
         "optimizer": 2 * trainable * BYTES,
-        "activations": (
-            tokens * model.layers * per_token + LOGIT_COPIES * scored * model.vocabulary
-        )
-        * BYTES,
+        "activations": sequences * length * model.layers * _block_bytes(model, lora, precision)
+        + LOGIT_COPIES * scored * model.vocabulary * BYTES
+        + (model.linear_parameters * HALF_BYTES if precision == "bfloat16" else 0),
         "runtime": RUNTIME_BYTES,
     }
 
 
-def tokens_at_most(characters: int) -> int:
-    """A pessimistic token count of a text, for a preflight that has no tokenizer."""
-    return max(1, round(characters / CHARACTERS_PER_TOKEN))
+def _block_bytes(model: ModelDimensions, lora: LoraParameters | None, precision: Precision) -> int:
+    """What one decoder block keeps per token for the backward pass."""
+    query, key = model.heads * model.head_dim, model.kv_heads * model.head_dim
+    residual = 6 * model.hidden
+    products = 3 * query + 3 * key + 4 * model.intermediate
+    if lora is not None:
+        adapted = model.adapted(lora)
+        products += sum(lora.r + outputs for _, outputs in adapted.values())
+    return residual * BYTES + products * (HALF_BYTES if precision == "bfloat16" else BYTES)
 
 
 def require_memory(parts: Mapping[str, int], *, available: int, batch_size: int) -> None:

@@ -46,16 +46,20 @@ def recipe_of(
     versions: Mapping[str, str],
     native: Precision = "float32",
 ) -> Recipe:
-    """The recipe of `job` on the curated dataset. `method` is the job's, or diagnosis' choice."""
+    """The recipe of `job` on the curated dataset. `method` is the job's, or diagnosis' choice.
+
+    The recipe of `preference` is named for its objective.
+    """
     train = job.method.train
     if train.precision == "auto":
         train = train.model_copy(update={"precision": native})
     return Recipe(
-        method=method,
+        method=job.method.recipe(method),
         base=base,
         tokenizer=tokenizer,
         dataset=curated.card,
-        lora=job.method.lora if method in ("lora", "qlora") else None,
+        lora=job.method.lora if method in ("lora", "qlora", "preference") else None,
+        preference=job.method.preference if method == "preference" else None,
         train=train,
         versions=dict(versions),
     )

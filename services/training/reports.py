@@ -43,7 +43,9 @@ class TrainResult(Frozen):
     train_loss: float
     """Mean over the last ten steps."""
     validation_loss: float | None = None
-    """Per completion token, over the validation rows."""
+    """Over the validation rows: per completion token, or per row where answers are judged."""
+    metrics: dict[str, float] = Field(default_factory=dict)
+    """The method's own measures on the validation rows."""
     tokens_per_s: float
     """Unpadded tokens, prompt and completion, of this process."""
     peak_memory_bytes: int
@@ -86,6 +88,8 @@ class Step(Frozen):
     tokens_per_s: float
     eta_s: float
     peak_memory_bytes: int
+    metrics: dict[str, float] = Field(default_factory=dict)
+    """The method's own numbers of this step."""
 
 
 class Done(Frozen):
@@ -130,7 +134,9 @@ def progress_of(report: Working | Step, last: Step | None = None) -> Progress:
         message=message,
         done=report.step,
         total=report.steps or None,
-        values=values | {"peak_memory_bytes": report.peak_memory_bytes},
+        values=values
+        | (last.metrics if last else {})
+        | {"peak_memory_bytes": report.peak_memory_bytes},
     )
 
 

@@ -24,7 +24,7 @@ from services.training.settings import TrainingSettings
 from shared.artifacts import ArtifactStore
 from shared.errors import ArtifactMissing, InvalidInput, TransientError
 
-IMPLEMENTED = ("lora",)
+IMPLEMENTED = ("lora", "preference")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +111,7 @@ class Workshop:
             resumed_from=result.resumed_from,
             train_loss=result.train_loss,
             validation_loss=result.validation_loss,
+            metrics=result.metrics,
             tokens_per_s=result.tokens_per_s,
             peak_memory_bytes=result.peak_memory_bytes,
             duration_s=result.duration_s,

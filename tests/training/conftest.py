@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import pytest
 from contracts.base import digest_of
 from contracts.job import Hyperparameters, LoraParameters
 from contracts.training import Recipe
+from services.training.adapters.session import Session
 from services.training.plan import TrainerPlan
+from services.training.reports import Step
 from shared.models import base_digest, tokenizer_digest
 
 TEMPLATE = (
@@ -97,6 +100,47 @@ def make_plan(base: Path, dataset: dict[str, Path]) -> Callable[..., TrainerPlan
             validation=dataset["validation"],
             steps=steps,
             threads=1,
+        )
+
+    return make
+
+
+class Notebook:
+    """A report channel that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self.step = 0
+
+    def working(self, message: str, step: int | None = None) -> None:
+        self.step = self.step if step is None else step
+
+    def send(self, report: Step) -> None:
+        self.steps.append(report)
+        self.step = report.step
+
+
+@pytest.fixture
+def one_thread():
+    """As the plans of these tests say; tiny matrices only lose by more."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def session(tmp_path, make_plan):
+    def make(plan=None, name="work") -> Session:
+        work = tmp_path / name
+        work.mkdir(exist_ok=True)
+        return Session(
+            work=work,
+            plan=plan or make_plan(6),
+            channel=Notebook(),
+            is_cancelled=threading.Event().is_set,
         )
 
     return make

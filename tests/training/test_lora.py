@@ -3,58 +3,14 @@
 from __future__ import annotations
 
 import json
-import threading
 
 import pytest
 
 from services.training.adapters.checkpoints import newest_sealed, step_of
 from services.training.adapters.methods import method
-from services.training.adapters.session import Session
 from services.training.health import RunStopped
-from services.training.reports import Step
 
-pytestmark = pytest.mark.slow
-
-
-class Notebook:
-    """A report channel that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.steps: list[Step] = []
-        self.step = 0
-
-    def working(self, message: str, step: int | None = None) -> None:
-        self.step = self.step if step is None else step
-
-    def send(self, report: Step) -> None:
-        self.steps.append(report)
-        self.step = report.step
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As the plan of these tests says; the tiny matrices only lose by more."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def session(tmp_path, make_plan):
-    def make(plan=None, name="work") -> Session:
-        work = tmp_path / name
-        work.mkdir(exist_ok=True)
-        return Session(
-            work=work,
-            plan=plan or make_plan(6),
-            channel=Notebook(),
-            is_cancelled=threading.Event().is_set,
-        )
-
-    return make
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 def adapter_of(trained) -> dict[str, bytes]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from transformers import AutoTokenizer
 
 from contracts.base import digest_of
 from contracts.curation import DatasetCurated
 from services.training.adapters import preparation
-from services.training.adapters.preparation import longest, prepare
-from services.training.adapters.tokens import read_rows
+from services.training.adapters.preparation import longest, prepare, token_counter
+from services.training.adapters.tokens import encode, read_rows
+from services.training.memory import TURN_TOKENS
 from services.training.plan import recipe_digest
 from services.training.settings import TrainingSettings
 from shared.artifacts import ArtifactStore
@@ -69,9 +71,14 @@ def test_a_dataset_that_is_not_in_the_store_is_named(the_job, curated, store, se
         prepare(the_job, gone, method="lora", store=store, settings=settings)
 
 
-def test_the_longest_row_is_that_of_the_most_characters(dataset):
-    whole, answer = longest(read_rows(dataset["train"]))
-    assert answer < whole < 100
+@pytest.mark.req("D8")
+def test_lengths_are_counted_with_the_base_s_own_vocabulary(base, dataset):
+    rows = list(read_rows(dataset["train"]))
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    exact = max(len(encode(tokenizer, row).input_ids) for row in rows)
+    whole, answer = longest(rows, token_counter(base))
+    assert exact <= whole <= exact + 3 * TURN_TOKENS
+    assert answer == max(len(tokenizer.encode(row.target)) for row in rows)
 
 
 def test_settings_come_from_the_environment(monkeypatch):

@@ -57,18 +57,20 @@ def score(
     labels_BT: torch.Tensor,
     items: Any = None,
 ) -> FusedCausalLMOutput:
-    """Log-probability, entropy and top-1 hit of each label that is not -100; zero elsewhere."""
+    """Log-probability, entropy, mean logit and top-1 hit of each label but -100; zero elsewhere."""
     mask = labels_BT != -100
     logits_NV = F.linear(hidden_BTH[mask], head.weight, head.bias).float()
     log_probs_N = -F.cross_entropy(logits_NV, labels_BT[mask], reduction="none")
     with torch.no_grad():
         normal_NV = logits_NV.log_softmax(-1)
         entropy_N = -(normal_NV.exp() * normal_NV).sum(-1)
+        mean_N = logits_NV.mean(-1)
         top1_N = logits_NV.argmax(-1) == labels_BT[mask]
     log_probs = log_probs_N.new_zeros(mask.shape).masked_scatter(mask, log_probs_N)
     return FusedCausalLMOutput(
         loss=-log_probs.sum() / (mask.sum().clamp(min=1) if items is None else items),
         log_probs=log_probs,
+        mean_logits=mean_N.new_zeros(mask.shape).masked_scatter(mask, mean_N),
         entropy=entropy_N.new_zeros(mask.shape).masked_scatter(mask, entropy_N),
         is_top1=torch.zeros_like(mask).masked_scatter(mask, top1_N),
         label_mask=mask,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import errno
-
 import torch
 
 from services.training.health import RunStopped
 from services.training.reports import TrainFailure
+from shared.diskspace import causes_of, is_disk_full
 
-_NO_SPACE = ("no space left on device", "disk quota exceeded", "os error 28")
 _NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
 _TORN_WRITE = ("pytorchstreamwriter failed", "unexpected pos", "file write failed")
 
@@ -21,11 +19,9 @@ def failure_of(error: BaseException, step: int, *, disk_is_full: bool = False) -
     """
     if isinstance(error, RunStopped):
         return TrainFailure(reason=error.reason, message=error.message, mend=error.mend, step=step)
-    chain = list(_causes(error))
+    chain = causes_of(error)
     text = " ".join(str(e).lower() for e in chain)
-    if any(isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT) for e in chain) or (
-        any(t in text for t in _NO_SPACE) or (disk_is_full and any(t in text for t in _TORN_WRITE))
-    ):
+    if is_disk_full(error) or (disk_is_full and any(t in text for t in _TORN_WRITE)):
         return TrainFailure(
             reason="disk_full",
             message="the disk of the work folder is full",
@@ -49,11 +45,3 @@ def failure_of(error: BaseException, step: int, *, disk_is_full: bool = False) -
         mend="read the trainer's log in the work folder",
         step=step,
     )
-
-
-def _causes(error: BaseException | None) -> list[BaseException]:
-    chain: list[BaseException] = []
-    while error is not None and error not in chain:
-        chain.append(error)
-        error = error.__cause__ or error.__context__
-    return chain

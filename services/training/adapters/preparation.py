@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+
+from tokenizers import Tokenizer
 
 from contracts.curation import DatasetCurated
 from contracts.data import Row
 from contracts.job import AdaptationJob
 from services.training.adapters.process import available_memory_bytes
 from services.training.adapters.tokens import read_rows
-from services.training.memory import ModelDimensions, estimate, require_memory, tokens_at_most
+from services.training.memory import (
+    TURN_TOKENS,
+    ModelDimensions,
+    estimate,
+    require_memory,
+)
 from services.training.plan import TrainerPlan, optimizer_steps, recipe_of, work_folder
 from services.training.settings import TrainingSettings
 from shared.artifacts import ArtifactStore
@@ -61,14 +68,15 @@ def prepare(
     validation = (
         store.fetch(curated.validation, work / "validation.jsonl") if curated.validation else None
     )
-    length, completion_length = longest(read_rows(train))
+    length, completion_length = longest(read_rows(train), token_counter(base))
     memory = estimate(
         ModelDimensions.of(json.loads((base / "config.json").read_text())),
-        method=method,
+        method=recipe.method,
         lora=recipe.lora,
         batch_size=recipe.train.batch_size,
         length=min(length, recipe.train.max_length),
         completion_length=completion_length,
+        precision="bfloat16" if recipe.train.precision == "bfloat16" else "float32",
     )
     require_memory(memory, available=available_memory_bytes(), batch_size=recipe.train.batch_size)
     plan = TrainerPlan(
@@ -83,14 +91,22 @@ def prepare(
     return Prepared(work=work, plan=plan, memory=memory)
 
 
-def longest(rows: Iterable[Row]) -> tuple[int, int]:
-    """Pessimistic token counts of the longest row and of the longest answer."""
+def token_counter(base: Path) -> Callable[[str], int]:
+    """Counts tokens with the base's own vocabulary, without loading the base."""
+    tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def longest(rows: Iterable[Row], count: Callable[[str], int]) -> tuple[int, int]:
+    """Token counts of the longest row, its chat template included, and of the longest answer."""
     sizes = [
         (
-            sum(len(m.content) for m in row.messages) + sum(len(json.dumps(t)) for t in row.tools),
-            len(row.target or ""),
+            sum(count(m.content) + TURN_TOKENS for m in row.messages)
+            + sum(count(json.dumps(t)) for t in row.tools)
+            + TURN_TOKENS,
+            max(count(row.target or ""), count(row.rejected or "")),
         )
         for row in rows
     ]
-    whole = max((prompt + answer for prompt, answer in sizes), default=0)
-    return tokens_at_most(whole), tokens_at_most(max((answer for _, answer in sizes), default=0))
+    whole = max((prompt + answer for prompt, answer in sizes), default=1)
+    return whole, max((answer for _, answer in sizes), default=1)

@@ -7,7 +7,7 @@ around it (reports, cancel, checkpoints' seals, failure names, the artifact) is 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -46,6 +46,8 @@ class Trained:
     tokens_per_s: float
     rows: int
     rows_too_long: int
+    metrics: dict[str, float] = field(default_factory=dict)
+    """The method's own measures on the validation rows."""
 
 
 class Method(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from contracts.data import Row, parse_row
 from services.training.health import RunStopped
 from shared.chat import prompt_ids
+from shared.doctrine.fit import unfit_rows
 
 IGNORED = -100
 """The label of a token the loss does not look at."""
@@ -35,6 +36,29 @@ class Corpus:
         return [len(example.input_ids) for example in self.examples]
 
 
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One row of preference: the ids of the prompt and of its two answers."""
+
+    prompt_ids: list[int]
+    chosen_ids: list[int]
+    rejected_ids: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """The tokenized pairs that fit, and how many did not."""
+
+    examples: list[Pair]
+    too_long: int
+
+    @property
+    def lengths(self) -> list[int]:
+        return [
+            len(e.prompt_ids) + max(len(e.chosen_ids), len(e.rejected_ids)) for e in self.examples
+        ]
+
+
 def read_rows(path: Path) -> Iterator[Row]:
     """The rows of a JSON Lines file."""
     with path.open(encoding="utf-8") as lines:
@@ -57,10 +81,36 @@ def encode(tokenizer: Any, row: Row) -> Example:
         raise RunStopped(
             "dataset_missing", f"row {row.id!r} has no target", "give every training row a target"
         )
-    prompt = row_prompt_ids(tokenizer, row)
-    target = tokenizer(row.target, add_special_tokens=False)["input_ids"]
-    completion = [*target, tokenizer.eos_token_id]
+    prompt, completion = row_prompt_ids(tokenizer, row), answer_ids(tokenizer, row.target)
     return Example(prompt + completion, [IGNORED] * len(prompt) + completion)
+
+
+def answer_ids(tokenizer: Any, answer: str) -> list[int]:
+    """An answer and the end-of-turn token."""
+    return [*tokenizer(answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+
+
+def fitting_rows(path: Path, method: str) -> list[Row]:
+    """The rows of `path`. Raises RunStopped, naming the first row `method` cannot learn from."""
+    rows = list(read_rows(path))
+    for problem in unfit_rows(method, rows):
+        raise RunStopped("dataset_missing", f"{problem.where}: {problem.problem}", problem.mend)
+    return rows
+
+
+def encode_pairs(tokenizer: Any, rows: Iterable[Row], *, max_length: int) -> Pairs:
+    """Every pair whose prompt fits `max_length` with either answer."""
+    encoded = [
+        Pair(
+            row_prompt_ids(tokenizer, row),
+            answer_ids(tokenizer, row.target or ""),
+            answer_ids(tokenizer, row.rejected or ""),
+        )
+        for row in rows
+    ]
+    lengths = Pairs(encoded, 0).lengths
+    fitting = [pair for pair, n in zip(encoded, lengths, strict=True) if n <= max_length]
+    return Pairs(fitting, len(encoded) - len(fitting))
 
 
 def encode_file(tokenizer: Any, path: Path, *, max_length: int) -> Corpus:

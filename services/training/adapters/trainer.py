@@ -75,6 +75,7 @@ def _train(session: Session) -> TrainResult:
         resumed_from=trained.resumed_from,
         train_loss=trained.train_loss,
         validation_loss=trained.validation_loss,
+        metrics=trained.metrics,
         tokens_per_s=trained.tokens_per_s,
         peak_memory_bytes=peak_memory_bytes(),
         duration_s=time.monotonic() - began_s,
