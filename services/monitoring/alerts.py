@@ -12,11 +12,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from contracts.alerts import Alert, MetricName
-from contracts.telemetry import Outcome
+from contracts.commands import Withdraw
+from contracts.subjects import RunRef
+from contracts.telemetry import Feedback, Outcome
 from services.monitoring.rules import Rule
-from services.monitoring.windows import ABSENT_AFTER, Reading, Watched, Windows
+from services.monitoring.windows import ABSENT_AFTER, Watched, Windows
 
 Incident = tuple[Watched, MetricName]
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """A command to the registry: whose adapter, and why."""
+
+    ref: RunRef
+    command: Withdraw
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +36,8 @@ class Notice:
     alert: Alert
     count: int
     """1 for the first alert of the incident."""
+    withdraw: Withdrawal | None = None
+    """What has to be asked for with it."""
 
     @property
     def message_id(self) -> str:
@@ -34,7 +46,7 @@ class Notice:
 
 
 class Monitor:
-    """The fold from outcomes to alerts. Holds windows and the incidents that are open."""
+    """The fold from outcomes and feedback to alerts: windows, and the incidents that are open."""
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self._rules = tuple(rules)
@@ -45,10 +57,10 @@ class Monitor:
     def firing(self) -> tuple[Alert, ...]:
         return tuple(self._open.values())
 
-    def restore(self, past: Iterable[Outcome], alerts: Iterable[Alert]) -> None:
-        """Take up where an earlier process stopped: its outcomes and its alerts, oldest first."""
-        for outcome in past:
-            self._windows.add(outcome)
+    def restore(self, past: Iterable[Outcome | Feedback], alerts: Iterable[Alert]) -> None:
+        """Take up where an earlier process stopped: what it counted, its alerts; oldest first."""
+        for signal in past:
+            self._windows.add(signal)
         for alert in alerts:
             incident = Watched(alert.tenant, alert.deployment, alert.model), alert.metric
             if alert.state == "firing":
@@ -56,46 +68,42 @@ class Monitor:
             elif incident in self._open and self._open[incident].id == alert.id:
                 del self._open[incident]
 
-    def observe(self, outcome: Outcome) -> list[Notice]:
-        """The alerts this outcome leads to."""
-        if not self._windows.add(outcome):
-            return []
-        watched = Watched(outcome.tenant, outcome.deployment, outcome.model)
-        found = [self._check(rule, watched, outcome) for rule in self._rules]
-        absent = [
-            alert
-            for (other, _), alert in self._open.items()
-            if (other.tenant, other.deployment) == (outcome.tenant, outcome.deployment)
-            and self._windows.absent(other)
-        ]
-        found += [self._withdraw(alert, outcome.at) for alert in absent]
+    def observe(self, signal: Outcome | Feedback) -> list[Notice]:
+        """The alerts this outcome, or this piece of feedback, leads to."""
+        watched = Watched(signal.tenant, signal.deployment, signal.model)
+        moved = self._windows.add(signal)
+        found = [self._check(rule, watched, signal) for rule in moved]
+        if moved and self._open:
+            found += [self._withdraw(alert, signal.at) for alert in self._absent_from(watched)]
         return [notice for notice in found if notice is not None]
 
-    def _check(self, rule: Rule, watched: Watched, outcome: Outcome) -> Notice | None:
-        reading = self._windows.reading(watched, rule)
+    def _absent_from(self, place: Watched) -> list[Alert]:
+        """Open incidents of models that no longer answer this deployment."""
+        return [
+            alert
+            for (other, _), alert in self._open.items()
+            if (other.tenant, other.deployment) == (place.tenant, place.deployment)
+            and self._windows.absent(other)
+        ]
+
+    def _check(self, rule: Rule, watched: Watched, signal: Outcome | Feedback) -> Notice | None:
+        value = self._windows.value(watched, rule)
+        if value is None:
+            return None
+        n = self._windows.sums(watched, rule).requests
         incident: Incident = (watched, rule.metric)
         open_alert = self._open.get(incident)
         if open_alert is None:
-            if reading.n < rule.minimum or reading.value >= rule.alert:
+            if n < rule.minimum or not rule.broken(value):
                 return None
-            alert = _firing(rule, watched, reading, outcome)
-            self._open[incident] = alert
-            return Notice(alert=alert, count=1)
-        if reading.n < rule.window or reading.value < rule.target:
+            troubles = self._windows.troubles(watched, rule)
+            alert = self._open[incident] = _firing(rule, watched, value, n, troubles, signal)
+            return Notice(alert=alert, count=1, withdraw=_withdrawal(alert, signal))
+        if n < (rule.requests or rule.minimum) or not rule.met(value):
             return None
         del self._open[incident]
-        return Notice(
-            alert=open_alert.model_copy(
-                update={
-                    "state": "resolved",
-                    "value": reading.value,
-                    "n": reading.n,
-                    "evidence": (),
-                    "at": outcome.at,
-                }
-            ),
-            count=2,
-        )
+        ended = {"state": "resolved", "value": value, "n": n, "evidence": (), "at": signal.at}
+        return Notice(alert=open_alert.model_copy(update=ended), count=2)
 
     def _withdraw(self, alert: Alert, at: float) -> Notice:
         """The model no longer answers here, so the incident is over."""
@@ -120,20 +128,39 @@ def incident_id(rule: Rule, watched: Watched, opened_by: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-def _firing(rule: Rule, watched: Watched, reading: Reading, outcome: Outcome) -> Alert:
+def _firing(
+    rule: Rule,
+    watched: Watched,
+    value: float,
+    n: int,
+    troubles: tuple[str, ...],
+    signal: Outcome | Feedback,
+) -> Alert:
+    made_by_a_run = isinstance(signal, Feedback) and signal.run is not None
     return Alert(
-        id=incident_id(rule, watched, outcome.request_id),
+        id=incident_id(rule, watched, signal.request_id),
         tenant=watched.tenant,
         deployment=watched.deployment,
         metric=rule.metric,
         severity=rule.severity,
         state="firing",
-        value=reading.value,
+        value=value,
         threshold=rule.alert,
         window=rule.window_in_words,
-        n=reading.n,
+        n=n,
         model=watched.model,
-        evidence=reading.failures,
+        evidence=troubles,
         remediation=" ".join(rule.remediation.split()),
-        at=outcome.at,
+        taken=rule.action if made_by_a_run else "none",
+        at=signal.at,
+    )
+
+
+def _withdrawal(alert: Alert, signal: Outcome | Feedback) -> Withdrawal | None:
+    """The command an alert carries out; the frozen base cannot be withdrawn."""
+    if alert.taken != "withdraw" or not isinstance(signal, Feedback) or signal.run is None:
+        return None
+    reason = f"{alert.metric} {alert.value:.3g} ({alert.window}): request {signal.request_id}"
+    return Withdrawal(
+        RunRef(alert.tenant, signal.run), Withdraw(kind="safety_override", reason=reason)
     )

@@ -1,4 +1,4 @@
-"""Monitoring's one step: an outcome may lead to alerts.
+"""Monitoring's one step: an outcome or a piece of feedback may lead to alerts.
 
 The service keeps its windows in memory. At start it rebuilds them from the outcomes it has already
 acknowledged, and the open incidents from the alerts it has already published; both streams outlive
@@ -20,9 +20,10 @@ from pydantic import ValidationError
 
 from contracts import subjects
 from contracts.alerts import Alert
+from contracts.base import Frozen
 from contracts.envelope import MSG_ID
 from contracts.subjects import PREFIX
-from contracts.telemetry import Outcome
+from contracts.telemetry import Feedback, Outcome
 from contracts.topology import consumer
 from services.monitoring.alerts import Monitor, Notice
 from services.monitoring.rules import load_rules
@@ -58,9 +59,9 @@ class Monitoring:
         js = self._bus.jetstream
         info = await js.consumer_info(TELEMETRY, self._consumer.durable)
         seen = int(info.ack_floor.stream_seq) if info.ack_floor else 0
-        past = await history(js, TELEMETRY, self._consumer.filters[0], since=seen - REPLAYED + 1)
+        past = await history(js, TELEMETRY, f"{PREFIX}.telemetry.>", since=seen - REPLAYED + 1)
         alerts = await history(js, ALERTS, f"{PREFIX}.alert.>")
-        self.monitor.restore(_outcomes(m for m in past if sequence_of(m) <= seen), _alerts(alerts))
+        self.monitor.restore(_signals(m for m in past if sequence_of(m) <= seen), _alerts(alerts))
         self._seen = seen
         log.info("restored: %d outcomes, %d incidents open", len(past), len(self.monitor.firing))
         yield
@@ -71,12 +72,12 @@ class Monitoring:
         sequence = sequence_of(raw)
         if sequence > self._seen:
             try:
-                outcome = Outcome.model_validate_json(raw.data)
+                signal = _signal(raw)
             except ValidationError as error:
                 raise Malformed(
-                    f"{raw.subject}: {error}", mend="publish contracts.telemetry.Outcome"
+                    f"{raw.subject}: {error}", mend="publish Outcome or Feedback (`sluice schema`)"
                 ) from error
-            self._unsent.extend(self.monitor.observe(outcome))
+            self._unsent.extend(self.monitor.observe(signal))
             self._seen = sequence
         while self._unsent:
             await self._publish(self._unsent[0])
@@ -84,17 +85,25 @@ class Monitoring:
 
     async def _publish(self, notice: Notice) -> None:
         alert = notice.alert
+        if notice.withdraw is not None:  # first: the alert says that it was asked for
+            ref, command = notice.withdraw.ref, notice.withdraw.command
+            subject = subjects.command(ref.tenant, ref.run, "withdraw")
+            await self._send("JOBS", subject, command, notice.message_id)
+        subject = subjects.alert(alert.tenant, alert.deployment, alert.metric)
+        await self._send(ALERTS, subject, alert, notice.message_id)
+        log.warning("%s %s: %s %.3f", alert.metric, alert.state, alert.deployment, alert.value)
+
+    async def _send(self, stream: str, subject: str, body: Frozen, message_id: str) -> None:
         try:
             await self._bus.jetstream.publish(
-                subjects.alert(alert.tenant, alert.deployment, alert.metric),
-                alert.model_dump_json().encode(),
-                stream=ALERTS,
+                subject,
+                body.model_dump_json().encode(),
+                stream=stream,
                 timeout=5.0,
-                headers={MSG_ID: notice.message_id, "content-type": "application/json"},
+                headers={MSG_ID: message_id, "content-type": "application/json"},
             )
         except (nats.errors.Error, JetStreamError, TimeoutError) as error:
-            raise TransientError(f"ALERTS does not answer: {error!r}") from error
-        log.warning("%s %s: %s %.3f", alert.metric, alert.state, alert.deployment, alert.value)
+            raise TransientError(f"{stream} does not answer: {error!r}") from error
 
 
 def register(monitoring: Monitoring, bus: Bus) -> None:
@@ -102,10 +111,16 @@ def register(monitoring: Monitoring, bus: Bus) -> None:
     bus.subscriber(consumer(bus.service, "outcomes"))(monitoring.receive)
 
 
-def _outcomes(messages: Iterator[Msg]) -> Iterator[Outcome]:
+def _signal(message: Msg) -> Outcome | Feedback:
+    """What a message of TELEMETRY says. Raises pydantic.ValidationError."""
+    kind = Feedback if message.subject.endswith(".feedback") else Outcome
+    return kind.model_validate_json(message.data)
+
+
+def _signals(messages: Iterator[Msg]) -> Iterator[Outcome | Feedback]:
     for message in messages:
         try:
-            yield Outcome.model_validate_json(message.data)
+            yield _signal(message)
         except ValidationError:
             continue  # buried when it was first seen
 

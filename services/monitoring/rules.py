@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from importlib.resources import files
 from typing import Literal
@@ -11,48 +12,73 @@ from pydantic import Field, TypeAdapter, model_validator
 
 from contracts.alerts import MetricName, Severity
 from contracts.base import Frozen
-from contracts.telemetry import Outcome
+from services.monitoring.signals import PAIRED, SIGNALS
 
 
 class Rule(Frozen):
-    """One metric over the newest outcomes of one model on one deployment."""
+    """One metric of one model on one deployment, over its newest requests or hours."""
 
     metric: MetricName
     requirement: str
     """The row of docs/requirements.md."""
-    outcome: Literal["task_success", "schema_valid"]
-    """The outcome's field that says yes or no."""
-    window: int = Field(ge=1, le=10_000)
+    signal: str
+    """What outcomes and feedback add to it: a function of `signals.py`."""
+    requests: int | None = Field(default=None, ge=1, le=10_000)
+    """The window: so many of the newest requests that say something ..."""
+    hours: float | None = Field(default=None, gt=0)
+    """... or the newest hours of event time."""
     minimum: int = Field(ge=1)
-    """Fewer verdicts than this say nothing yet."""
-    target: float = Field(gt=0, le=1)
+    """Fewer requests than this say nothing yet."""
+    reference: Literal["none", "base", "first"] = "none"
+    """Measured against the frozen base here, or against this model's first `minimum` requests."""
+    relation: Literal["itself", "difference", "ratio", "exp_difference"] = "itself"
+    fires: Literal["below", "above"] = "below"
+    target: float
     """Back at this, the alert resolves."""
-    alert: float = Field(gt=0, le=1)
-    """Below this, it fires."""
+    alert: float
+    """Beyond this, it fires."""
     severity: Severity
+    action: Literal["none", "withdraw"] = "none"
+    """What monitoring asks for by itself when the alert fires."""
     remediation: str
 
     @model_validator(mode="after")
-    def _ordered(self) -> Rule:
-        if self.alert > self.target:
-            raise ValueError("an alert threshold above the target would never resolve")
-        if self.minimum > self.window:
+    def _consistent(self) -> Rule:
+        if self.signal not in SIGNALS and self.signal != PAIRED:
+            raise ValueError(f"no signal {self.signal!r}; there are {', '.join(SIGNALS)}")
+        if (self.requests is None) == (self.hours is None):
+            raise ValueError("a window is either requests or hours")
+        if self.requests is not None and self.minimum > self.requests:
             raise ValueError("the window never holds its minimum")
+        if (self.reference == "none") != (self.relation == "itself"):
+            raise ValueError("a relation needs a reference, and a reference a relation")
+        if self.alert != self.target and (self.alert > self.target) != (self.fires == "above"):
+            raise ValueError("an alert threshold on the target's good side would never resolve")
         return self
 
-    def verdict(self, outcome: Outcome) -> bool | None:
-        """What the outcome says about this metric; None if nothing.
+    def relate(self, value: float, reference: float) -> float | None:
+        """`value` against its reference; None where that means nothing."""
+        match self.relation:
+            case "difference":
+                return value - reference
+            case "ratio":
+                return value / reference if reference > 0 else None
+            case "exp_difference":
+                return math.exp(value - reference)
+            case "itself":
+                return value
 
-        A failed request is no success, and says nothing about its schema.
-        """
-        if outcome.error is not None:
-            return False if self.outcome == "task_success" else None
-        value: bool | None = getattr(outcome, self.outcome)
-        return value
+    def broken(self, value: float) -> bool:
+        return value < self.alert if self.fires == "below" else value > self.alert
+
+    def met(self, value: float) -> bool:
+        return value >= self.target if self.fires == "below" else value <= self.target
 
     @property
     def window_in_words(self) -> str:
-        return f"last {self.window} requests"
+        if self.requests is not None:
+            return f"last {self.requests} requests"
+        return f"last {self.hours:g} hours"
 
 
 @lru_cache(maxsize=1)

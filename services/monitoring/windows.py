@@ -1,25 +1,34 @@
-"""Sliding windows: the newest verdicts of each metric, per tenant, deployment and model.
+"""Sliding windows: each metric's sums, per tenant, deployment and model.
 
-Only outcomes that a user saw count; a shadow answer reached nobody. Memory is bounded: each window
-holds its last verdicts, and a model that has answered nothing in its deployment's last
-`ABSENT_AFTER` requests is forgotten.
+Only outcomes that a user saw count; a mirrored answer reached nobody and is only compared with the
+one its user saw. Memory is bounded: a window keeps its newest requests or its hours' buckets, and a
+model that has answered nothing in its deployment's last `ABSENT_AFTER` requests is forgotten. Only
+the frozen base never is: others are measured against it.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import math
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from contracts.alerts import MetricName
-from contracts.telemetry import Outcome
+from contracts.telemetry import Feedback, Outcome
 from services.monitoring.rules import Rule
+from services.monitoring.signals import PAIRED, SIGNALS, Share, regressed, task_success
 
 SEEN_BY_USERS = frozenset({"stable", "canary"})
+BASE = "base"
 ABSENT_AFTER = 1000
 """At a 1 % canary a model in use is silent this long with probability e⁻¹⁰."""
+REMEMBERED = 256
+"""Newest requests of a model whose repetition, or mirrored twin, is recognized."""
 EVIDENCE = 10
 """Request ids an alert shows."""
+BUCKETS = 24
+"""Parts that a window of hours forgets one at a time."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -31,48 +40,94 @@ class Watched:
     model: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """A metric as its window has it now."""
-
-    value: float
-    n: int
-    failures: tuple[str, ...]
-    """Request ids of the newest failures in the window, newest first."""
-
-
 @dataclass(slots=True)
-class RateWindow:
-    """The last `size` verdicts of one metric."""
+class Sums:
+    """A ratio in the making."""
 
-    size: int
-    _verdicts: deque[tuple[str, bool]] = field(init=False)
-    _successes: int = 0
+    over: float = 0.0
+    of: float = 0.0
+    requests: int = 0
 
-    def __post_init__(self) -> None:
-        self._verdicts = deque(maxlen=self.size)
+    def add(self, share: Share, sign: int = 1) -> None:
+        self.over += sign * share.over
+        self.of += sign * share.of
+        self.requests += sign * (share.of > 0)
 
-    def add(self, request_id: str, verdict: bool) -> None:
-        if len(self._verdicts) == self.size:
-            self._successes -= self._verdicts[0][1]
-        self._verdicts.append((request_id, verdict))
-        self._successes += verdict
+    @property
+    def value(self) -> float | None:
+        return self.over / self.of if self.of > 0 else None
 
-    def reading(self) -> Reading:
-        n = len(self._verdicts)
-        failures = (request for request, verdict in reversed(self._verdicts) if not verdict)
-        return Reading(
-            value=self._successes / n if n else 1.0,
-            n=n,
-            failures=tuple(request for request, _ in zip(failures, range(EVIDENCE), strict=False)),
-        )
+
+class Window(Protocol):
+    """The newest of one metric."""
+
+    sums: Sums
+
+    def add(self, request_id: str, at: float, share: Share) -> None: ...
+
+    def troubles(self) -> tuple[str, ...]:
+        """Requests that are evidence, newest first, at most `EVIDENCE`."""
+        ...
+
+
+class LastRequests:
+    """The last `size` requests."""
+
+    def __init__(self, size: int) -> None:
+        self.sums = Sums()
+        self._shares: deque[tuple[str, Share]] = deque(maxlen=size)
+
+    def add(self, request_id: str, at: float, share: Share) -> None:
+        if len(self._shares) == self._shares.maxlen:
+            self.sums.add(self._shares[0][1], -1)
+        self._shares.append((request_id, share))
+        self.sums.add(share)
+
+    def troubles(self) -> tuple[str, ...]:
+        found = (request for request, share in reversed(self._shares) if share.trouble)
+        return tuple(request for request, _ in zip(found, range(EVIDENCE), strict=False))
+
+
+class LastHours:
+    """The last `hours` of event time, forgotten in `BUCKETS` parts."""
+
+    def __init__(self, hours: float) -> None:
+        self.sums = Sums()
+        self._width_s = hours * 3600 / BUCKETS
+        self._buckets: deque[tuple[int, Sums]] = deque()
+        self._troubles: deque[tuple[int, str]] = deque(maxlen=EVIDENCE)
+
+    def add(self, request_id: str, at: float, share: Share) -> None:
+        number = int(at // self._width_s)
+        newest = self._buckets[-1][0] if self._buckets else number
+        if number > newest or not self._buckets:
+            self._buckets.append((number, Sums()))
+            self._forget(number - BUCKETS)
+        self._buckets[-1][1].add(share)  # a late one counts as of now
+        self.sums.add(share)
+        if share.trouble:
+            self._troubles.append((max(number, newest), request_id))
+
+    def _forget(self, until: int) -> None:
+        while self._buckets[0][0] <= until:
+            _, old = self._buckets.popleft()
+            self.sums.over -= old.over
+            self.sums.of -= old.of
+            self.sums.requests -= old.requests
+        while self._troubles and self._troubles[0][0] <= until:
+            self._troubles.popleft()
+
+    def troubles(self) -> tuple[str, ...]:
+        return tuple(request for _, request in reversed(self._troubles))
 
 
 @dataclass(slots=True)
 class _Model:
-    windows: dict[MetricName, RateWindow]
-    recent: deque[str]
-    """Request ids of the newest outcomes, so that a repeated delivery counts once."""
+    windows: dict[MetricName, Window]
+    first: dict[MetricName, Sums]
+    """Of the rules that compare with the model's first requests."""
+    counted: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    """The newest outcomes and feedback, so that a repeated delivery counts once."""
     last: int = 0
 
 
@@ -80,6 +135,8 @@ class _Model:
 class _Deployment:
     requests: int = 0
     models: dict[str, _Model] = field(default_factory=dict)
+    answered: OrderedDict[str, Share] = field(default_factory=OrderedDict)
+    """Success of the newest requests of users, for their mirrored twins to be compared with."""
 
 
 class Windows:
@@ -92,42 +149,103 @@ class Windows:
     def __len__(self) -> int:
         return sum(len(d.models) for d in self._deployments.values())
 
-    def add(self, outcome: Outcome) -> bool:
-        """Count an outcome; False if no user saw it, or it was counted before."""
-        if outcome.arm not in SEEN_BY_USERS:
-            return False
-        place = (outcome.tenant, outcome.deployment)
+    def add(self, signal: Outcome | Feedback) -> tuple[Rule, ...]:
+        """Count it; the rules whose metric it moved. Nothing moves if it was counted before."""
+        place = (signal.tenant, signal.deployment)
         deployment = self._deployments.setdefault(place, _Deployment())
-        model = deployment.models.get(outcome.model)
+        mirrored = isinstance(signal, Outcome) and signal.arm not in SEEN_BY_USERS
+        if mirrored and signal.request_id not in deployment.answered:
+            return ()
+        model = deployment.models.get(signal.model)
         if model is None:
-            model = deployment.models[outcome.model] = self._empty()
-        if outcome.request_id in model.recent:
-            return False
-        deployment.requests += 1
-        model.last = deployment.requests
-        model.recent.append(outcome.request_id)
-        for rule in self._rules:
-            verdict = rule.verdict(outcome)
-            if verdict is not None:
-                model.windows[rule.metric].add(outcome.request_id, verdict)
+            model = deployment.models[signal.model] = self._empty(deployment.requests)
+        kind = signal.kind if isinstance(signal, Feedback) else signal.arm
+        if not _new(model.counted, f"{kind}:{signal.request_id}"):
+            return ()
+        if isinstance(signal, Outcome) and not mirrored:
+            deployment.requests += 1
+            model.last = deployment.requests
+            if (success := task_success(signal)) is not None:
+                _keep(deployment.answered, signal.request_id, success)
+        moved = tuple(rule for rule in self._rules if self._count(rule, signal, deployment, model))
         self._forget_absent(deployment)
+        return moved
+
+    def _count(
+        self, rule: Rule, signal: Outcome | Feedback, deployment: _Deployment, model: _Model
+    ) -> bool:
+        mirrored = isinstance(signal, Outcome) and signal.arm not in SEEN_BY_USERS
+        if mirrored != (rule.signal == PAIRED):
+            return False
+        if isinstance(signal, Outcome) and mirrored:
+            share = regressed(deployment.answered[signal.request_id], signal)
+        else:
+            share = SIGNALS[rule.signal](signal)
+        if share is None:
+            return False
+        model.windows[rule.metric].add(signal.request_id, signal.at, share)
+        first = model.first.get(rule.metric)
+        if first is not None and first.requests < rule.minimum:
+            first.add(share)
         return True
 
-    def reading(self, watched: Watched, rule: Rule) -> Reading:
-        """The metric as it stands. Raises KeyError for a model without a window."""
+    def sums(self, watched: Watched, rule: Rule) -> Sums:
+        """The metric's sums as they stand. Raises KeyError for a model without a window."""
         deployment = self._deployments[watched.tenant, watched.deployment]
-        return deployment.models[watched.model].windows[rule.metric].reading()
+        return deployment.models[watched.model].windows[rule.metric].sums
+
+    def value(self, watched: Watched, rule: Rule) -> float | None:
+        """The metric as it stands, against its reference; None while there is no telling."""
+        deployment = self._deployments[watched.tenant, watched.deployment]
+        model = deployment.models[watched.model]
+        value = model.windows[rule.metric].sums.value
+        if value is None or rule.reference == "none":
+            return value
+        if rule.reference == "first":
+            reference = model.first[rule.metric]
+        elif BASE in deployment.models and watched.model != BASE:
+            reference = deployment.models[BASE].windows[rule.metric].sums
+        else:
+            return None
+        if reference.value is None or reference.requests < rule.minimum:
+            return None
+        related = rule.relate(value, reference.value)
+        return related if related is not None and math.isfinite(related) else None
+
+    def troubles(self, watched: Watched, rule: Rule) -> tuple[str, ...]:
+        deployment = self._deployments[watched.tenant, watched.deployment]
+        return deployment.models[watched.model].windows[rule.metric].troubles()
 
     def absent(self, watched: Watched) -> bool:
         """Whether the model answered none of its deployment's last `ABSENT_AFTER` requests."""
         known = self._deployments.get((watched.tenant, watched.deployment), _Deployment())
-        return watched.model not in known.models and known.requests > ABSENT_AFTER
+        model = known.models.get(watched.model)
+        return known.requests - (model.last if model else 0) > ABSENT_AFTER
 
     def _forget_absent(self, deployment: _Deployment) -> None:
         for name, model in list(deployment.models.items()):
-            if deployment.requests - model.last > ABSENT_AFTER:
+            if deployment.requests - model.last > ABSENT_AFTER and name != BASE:
                 del deployment.models[name]
 
-    def _empty(self) -> _Model:
-        windows = {rule.metric: RateWindow(rule.window) for rule in self._rules}
-        return _Model(windows, deque(maxlen=max((r.window for r in self._rules), default=1)))
+    def _empty(self, now: int) -> _Model:
+        windows: dict[MetricName, Window] = {
+            rule.metric: LastRequests(rule.requests)
+            if rule.requests is not None
+            else LastHours(rule.hours or 0)
+            for rule in self._rules
+        }
+        first = {rule.metric: Sums() for rule in self._rules if rule.reference == "first"}
+        return _Model(windows, first, last=now)
+
+
+def _new(counted: OrderedDict[str, None], key: str) -> bool:
+    if key in counted:
+        return False
+    _keep(counted, key, None)
+    return True
+
+
+def _keep(kept: OrderedDict[str, Any], key: str, value: Any) -> None:
+    kept[key] = value
+    if len(kept) > REMEMBERED:
+        kept.popitem(last=False)

@@ -15,11 +15,17 @@ from typing import Protocol, TypeVar
 from pydantic import ValidationError
 
 from contracts.base import Digest, Problem
-from contracts.card import CARD_TYPE, PROMOTION_TYPE, Promotion
+from contracts.card import CARD_TYPE, PROMOTION_TYPE, REVOCATION_TYPE, Promotion, Revocation
+from contracts.commands import Withdraw
 from contracts.data import DatasetCard
 from contracts.envelope import Recorded
 from contracts.job import BaseModelRef
-from contracts.registry import AdapterPromoted, CandidateRegistered, RegistrationRefused
+from contracts.registry import (
+    AdapterPromoted,
+    AdapterWithdrawn,
+    CandidateRegistered,
+    RegistrationRefused,
+)
 from contracts.rollout import RolledBack, RolloutCompleted
 from contracts.run import Run
 from contracts.training import Recipe
@@ -148,19 +154,56 @@ class Registry:
 
         self._store.write(note)
 
-    def retire(self, adapter_id: str, *, who: str, why: str, at: datetime, cause: str) -> None:
-        """Take an adapter out of service for good. Raises InvalidInput if there is none."""
+    def withdraw(self, run: Run, command: Withdraw, cause: str, at: datetime) -> AdapterWithdrawn:
+        """Take the run's adapter out of service for good: sign its revocation, note why.
 
-        def note(ledger: Ledger) -> bool:
-            if ledger.adapter(adapter_id) is None:
-                problem = "is not in the registry"
-                mend = "list the adapters with `sluice adapters`"
-                raise InvalidInput([Problem(where=adapter_id, problem=problem, mend=mend)])
-            return ledger.note(
-                adapter_id, "retired", at=at, who=who, why=why, cause=cause, status="retired"
+        What answers instead is the card's rollback target, or the base if that is withdrawn too.
+
+        Raises:
+            InvalidInput: the run has no adapter.
+            TransientError: the database does not answer.
+
+        """
+        registered = run.registered
+        if registered is None:
+            raise _incomplete(str(run.ref), "has no registered adapter")
+        adapter_id = registered.adapter_id
+
+        def note(ledger: Ledger) -> str:
+            row = ledger.adapter(adapter_id)
+            if row is None:
+                raise _incomplete(adapter_id, "is not in the registry")
+            ledger.note(
+                adapter_id,
+                "withdrawn",
+                at=at,
+                who="a user",
+                why=f"{command.kind}: {command.reason}",
+                cause=cause,
+                status="withdrawn",
             )
+            target = ledger.adapter(row.rollback)
+            usable = target is not None and target.status in {"promoted", "retired"}
+            return row.rollback if usable else _BASE
 
-        self._store.write(note)
+        to = self._store.write(note)
+        revocation = Revocation(
+            adapter_id=adapter_id,
+            adapter=registered.adapter,
+            kind=command.kind,
+            reason=command.reason,
+            at=at.isoformat(),
+        )
+        envelope = sign(REVOCATION_TYPE, revocation, {adapter_id: registered.adapter}, self._key)
+        return AdapterWithdrawn(
+            adapter_id=adapter_id,
+            adapter=registered.adapter,
+            deployment=registered.deployment,
+            to=to,
+            kind=command.kind,
+            reason=command.reason,
+            revocation=self._artifacts.put(envelope),
+        )
 
     def _inspect(self, candidate: Candidate) -> tuple[Recipe, DatasetCard]:
         """The candidate's recipe and data, once its files are known to be safe and to fit."""
@@ -271,8 +314,8 @@ def _enter_promotion(
     done: Recorded,
 ) -> None:
     row = ledger.adapter(registered.adapter_id)
-    if row is None or row.status == "retired":
-        raise _incomplete(registered.adapter_id, "is retired or was never registered here")
+    if row is None or row.status in {"retired", "withdrawn"}:
+        raise _incomplete(registered.adapter_id, "is withdrawn or was never registered here")
     row.bundle = bundle
     fresh = ledger.note(
         row.id,

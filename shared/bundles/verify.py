@@ -7,7 +7,7 @@ everything by the promotion. What cannot be verified, for whatever reason, has f
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -15,7 +15,14 @@ from typing import Literal
 from pydantic import ValidationError
 
 from contracts.base import Digest
-from contracts.card import ATTESTATION_TYPE, PROMOTION_TYPE, Attestation, Promotion
+from contracts.card import (
+    ATTESTATION_TYPE,
+    PROMOTION_TYPE,
+    REVOCATION_TYPE,
+    Attestation,
+    Promotion,
+    Revocation,
+)
 from shared.bundles import layout
 from shared.bundles.adapter import inspect_adapter
 from shared.bundles.card import SignedCard, open_card
@@ -51,11 +58,18 @@ class Verification:
         return tuple(link for link in self.links if not link.ok)
 
 
-def verify_bundle(folder: Path, public_key: PublicKey) -> Verification:
-    """Check the bundle in `folder` against `public_key`. Never raises for what it finds there."""
+def verify_bundle(
+    folder: Path, public_key: PublicKey, revocations: Mapping[str, bytes] | None = None
+) -> Verification:
+    """Check the bundle in `folder` against `public_key`. Never raises for what it finds there.
+
+    `revocations` are signed revocations by the name to report them under. One that cannot be read
+    fails the bundle: it might be the one that matters.
+    """
     bundle = _Bundle(folder=folder, key=public_key)
     try:
         bundle.check()
+        bundle.heed(revocations or {})
     except Exception as error:  # a verifier that crashes has not verified
         bundle.fault("bundle", f"cannot be verified ({type(error).__name__}: {error})")
     links = tuple(
@@ -96,6 +110,21 @@ class _Bundle:
             self._promotion(opened)
         else:
             self._unsigned()
+
+    def heed(self, revocations: Mapping[str, bytes]) -> None:
+        """Fail what a revocation names, by its id or by its adapter's digest."""
+        for name, envelope in revocations.items():
+            try:
+                statement = open_envelope(envelope, [self.key], predicate_type=REVOCATION_TYPE)
+                revoked = Revocation.model_validate(statement.predicate)
+            except (SluiceError, ValueError) as error:
+                self.fault(name, f"is no revocation of the trusted key: {error}")
+                continue
+            if self.card and (
+                revoked.adapter_id == self.card.card.adapter_id
+                or revoked.adapter == self.card.card.training.adapter
+            ):
+                self.fault(name, f"{revoked.adapter_id} is {revoked.kind}: {revoked.reason}")
 
     def _read(self, name: str) -> bytes:
         return read_bounded(self.folder / name, MAXIMUM_ENVELOPE_BYTES)

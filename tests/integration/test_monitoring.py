@@ -9,7 +9,8 @@ import pytest
 
 from contracts import subjects
 from contracts.alerts import Alert
-from contracts.telemetry import Outcome
+from contracts.commands import Withdraw
+from contracts.telemetry import Feedback, Outcome
 from services.monitoring.app import create_app
 from shared.messaging.provision import provision
 from shared.messaging.tail import history
@@ -95,6 +96,41 @@ async def test_malformed_telemetry_is_buried_and_the_rest_is_watched(jetstream, 
         await consumed(jetstream)
     assert [a.state for a in await alerts(jetstream)] == ["firing"]
     assert (await jetstream.stream_info("DEAD")).state.messages == 1
+
+
+@pytest.mark.req("M12")
+@pytest.mark.req("H11")
+async def test_a_confirmed_incident_asks_for_the_withdrawal_and_says_so(
+    jetstream, settings
+) -> None:
+    incident = Feedback(
+        request_id="r1",
+        tenant="acme",
+        deployment="assistant",
+        model="tiny-v1",
+        run="run-1",
+        kind="safety_incident",
+        at=1.0,
+    )
+    async with create_app(settings).running():
+        for _ in range(2):
+            await jetstream.publish(
+                subjects.feedback("acme", "assistant"),
+                incident.model_dump_json().encode(),
+                stream="TELEMETRY",
+            )
+        await consumed(jetstream)
+    found = await history(jetstream, "JOBS", subjects.command("acme", "run-1", "withdraw"))
+    (command,) = [Withdraw.model_validate_json(message.data) for message in found]
+    assert command.kind == "safety_override"
+    assert "r1" in command.reason
+    (message,) = await history(jetstream, "ALERTS", "sluice.v1.alert.acme.assistant.>")
+    alert = Alert.model_validate_json(message.data)
+    assert (alert.metric, alert.taken, alert.severity) == (
+        "safety_incidents",
+        "withdraw",
+        "critical",
+    )
 
 
 async def test_the_reported_status_counts_open_incidents(jetstream, settings) -> None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from contracts.telemetry import Arm, Outcome
 from services.monitoring.alerts import Monitor
 from services.monitoring.rules import load_rules
-from services.monitoring.windows import ABSENT_AFTER, RateWindow, Windows
+from services.monitoring.signals import Share
+from services.monitoring.windows import ABSENT_AFTER, LastRequests, Windows
 
 RULES = load_rules()
 
@@ -109,7 +110,10 @@ def test_models_of_one_deployment_are_watched_apart() -> None:
     monitor = Monitor(RULES)
     assert alerts(monitor, outcomes(*([True] * 100))) == []
     fired = alerts(monitor, outcomes(*([False] * 100), arm="canary", model="candidate"))
-    assert [a.model for a in fired] == ["candidate"]
+    assert [(a.model, a.metric) for a in fired] == [
+        ("candidate", "task_success"),
+        ("candidate", "delta_over_baseline"),
+    ]
 
 
 @pytest.mark.req("M16")
@@ -152,15 +156,14 @@ def test_a_restored_monitor_goes_on_as_if_it_had_never_stopped(cut) -> None:
 
 @given(st.lists(st.booleans(), max_size=300), st.integers(1, 50))
 def test_a_window_is_the_mean_of_its_last_verdicts(verdicts, size) -> None:
-    window = RateWindow(size)
+    window = LastRequests(size)
     for i, verdict in enumerate(verdicts):
-        window.add(str(i), verdict)
+        window.add(str(i), 0.0, Share(verdict, 1, not verdict))
     last = verdicts[-size:]
-    reading = window.reading()
-    assert reading.n == len(last)
-    assert reading.value == (sum(last) / len(last) if last else 1.0)
+    assert window.sums.requests == len(last)
+    assert window.sums.value == (sum(last) / len(last) if last else None)
     failed = [str(i) for i, v in enumerate(verdicts) if not v and i >= len(verdicts) - size]
-    assert list(reading.failures) == failed[::-1][:10]
+    assert list(window.troubles()) == failed[::-1][:10]
 
 
 def test_memory_does_not_grow_with_the_models_a_deployment_once_had() -> None:

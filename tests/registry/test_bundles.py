@@ -11,7 +11,13 @@ from pathlib import Path
 import pytest
 from registry_office import Office, open_office
 
-from contracts.card import ATTESTATION_TYPE, CARD_TYPE, PROMOTION_TYPE
+from contracts.card import (
+    ATTESTATION_TYPE,
+    CARD_TYPE,
+    PROMOTION_TYPE,
+    REVOCATION_TYPE,
+    Revocation,
+)
 from contracts.registry import CandidateRegistered
 from shared.bundles import Verification, open_card, verify_bundle
 from shared.bundles.layout import candidate_tree
@@ -229,3 +235,43 @@ def test_the_card_says_what_the_run_knew(bundle: Path, key: SigningKey) -> None:
     }
     assert (card.rollback, card.merge_policy) == ("base", "none")
     assert json.loads((bundle / "adapter" / "recipe.json").read_bytes())["base"] == card.base
+
+
+def revocation(adapter_id: str, adapter: str) -> Revocation:
+    return Revocation(
+        adapter_id=adapter_id, adapter=adapter, kind="revoked", reason="a source lost its licence",
+        at="2026-01-01T00:00:00+00:00",
+    )  # fmt: skip
+
+
+@pytest.mark.req("R4")
+@pytest.mark.parametrize("by", ["id", "adapter", "neither"])
+def test_a_revoked_bundle_fails_and_says_why(bundle: Path, key: SigningKey, by: str) -> None:
+    signed = open_card((bundle / "card.dsse.json").read_bytes(), [key.public])
+    other = "sha256:" + "0" * 64
+    revoked = revocation(
+        signed.card.adapter_id if by == "id" else "another-task-v1",
+        signed.card.training.adapter if by == "adapter" else other,
+    )
+    envelope = sign(REVOCATION_TYPE, revoked, {"x": other}, key)
+    found = verify_bundle(bundle, key.public, {"x.dsse.json": envelope})
+    if by == "neither":
+        assert found.ok
+    else:
+        assert failed(found) == {
+            "x.dsse.json": f"{revoked.adapter_id} is revoked: a source lost its licence"
+        }
+
+
+@pytest.mark.parametrize("forged", ["nonsense", "another key's", "another document"])
+def test_a_revocation_that_cannot_be_read_fails_the_bundle(
+    bundle: Path, key: SigningKey, forged: str
+) -> None:
+    revoked = revocation("another-task-v1", "sha256:" + "0" * 64)
+    envelope = {
+        "nonsense": b"{}",
+        "another key's": sign(REVOCATION_TYPE, revoked, {}, SigningKey.generate()),
+        "another document": (bundle / "card.dsse.json").read_bytes(),
+    }[forged]
+    reasons = failed(verify_bundle(bundle, key.public, {"x": envelope}))
+    assert reasons.keys() == {"x"}

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from registry_office import Office, open_office
 
+from contracts.commands import Withdraw
 from contracts.registry import AdapterId, CandidateRegistered, RegistrationRefused
 from contracts.rollout import RolledBack
 from contracts.run import fold
@@ -272,16 +273,35 @@ def test_a_rollback_restores_what_was_replaced_and_says_why(office: Office) -> N
     assert len(history) == 3
 
 
+WITHDRAW = Withdraw(kind="safety_override", reason="it harms")
+
+
 @pytest.mark.req("R5")
-def test_a_retired_adapter_is_not_promoted(office: Office) -> None:
+def test_a_withdrawn_adapter_is_not_promoted(office: Office) -> None:
     run = office.completed()
-    assert run.registered is not None
-    retire = {"who": "ada", "why": "safety", "at": START, "cause": "ticket-1"}
-    office.registry.retire(run.registered.adapter_id, **retire)  # type: ignore[arg-type]
-    with pytest.raises(InvalidInput, match="retired"):
+    fact = office.registry.withdraw(run, WITHDRAW, "command-1", START)
+    assert (fact.to, fact.kind, fact.reason) == ("base", "safety_override", "it harms")
+    with pytest.raises(InvalidInput, match="withdrawn"):
         office.registry.promote(run)
-    with pytest.raises(InvalidInput, match="not in the registry"):
-        office.registry.retire("no-such-v1", **retire)  # type: ignore[arg-type]
+    assert office.registry.withdraw(run, WITHDRAW, "command-1", START) == fact
+    history = office.store.read(lambda ledger: ledger.history(fact.adapter_id))
+    assert [line.what for line in history] == ["registered", "withdrawn"]
+
+
+@pytest.mark.req("R5")
+def test_what_was_there_before_answers_unless_it_is_withdrawn_too(office: Office) -> None:
+    first = office.completed()
+    old = office.registry.promote(first).adapter_id
+    second = office.completed(seed=1, replaced=old)
+    office.registry.promote(second)
+    assert office.registry.withdraw(second, WITHDRAW, "a", START).to == old
+    office.registry.withdraw(first, WITHDRAW, "b", START)
+    assert office.registry.withdraw(second, WITHDRAW, "a", START).to == "base"
+
+
+def test_a_run_without_an_adapter_has_nothing_to_withdraw(office: Office) -> None:
+    with pytest.raises(InvalidInput, match="no registered adapter"):
+        office.registry.withdraw(office.gated(), WITHDRAW, "c", START)
 
 
 def test_the_registry_remembers_across_restarts(tmp_path: Path) -> None:

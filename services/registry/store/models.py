@@ -8,8 +8,8 @@ from typing import Literal
 from sqlalchemy import DateTime, Dialect, ForeignKey, Index, String, TypeDecorator, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-Status = Literal["candidate", "promoted", "retired", "rolled_back"]
-What = Literal["registered", "promoted", "retired", "rolled_back", "restored"]
+Status = Literal["candidate", "promoted", "retired", "rolled_back", "withdrawn"]
+What = Literal["registered", "promoted", "retired", "rolled_back", "restored", "withdrawn"]
 
 
 class UtcDateTime(TypeDecorator[datetime]):
