@@ -1,0 +1,75 @@
+"""deploy/ against the code: what it starts, what it sets, what it may do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from contracts.base import Service
+from services.console.settings import ConsoleSettings
+from services.registry.settings import RegistrySettings
+from services.serving.settings import ServingSettings
+from services.training.settings import TrainingSettings
+from shared.messaging.embedded import CONFIG
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+SETTINGS = (ConsoleSettings, RegistrySettings, ServingSettings, TrainingSettings)
+
+
+@pytest.mark.req("P7")
+@pytest.mark.parametrize("service", Service)
+def test_every_service_runs_unprivileged_and_is_asked_how_it_is(service: Service) -> None:
+    box = COMPOSE[service]
+    assert box["command"] == [f"services.{service}"]
+    assert box["healthcheck"]["test"][-1] == service
+    assert box["user"] == "10001:10001"
+    assert box["read_only"]
+    assert box["cap_drop"] == ["ALL"]
+    assert box["security_opt"] == ["no-new-privileges:true"]
+    assert box["mem_limit"]
+    assert box["pids_limit"]
+    assert "provision" in box["depends_on"]
+
+
+def test_every_variable_is_a_setting_of_some_service() -> None:
+    known = {
+        (settings.model_config["env_prefix"] + name).upper()
+        for settings in SETTINGS
+        for name in settings.model_fields
+    }
+    told = {
+        name for box in COMPOSE.values() for name in box.get("environment", {}) if "SLUICE" in name
+    }
+    assert told <= known
+    assert "SLUICE_NATS_URL" in told
+
+
+def test_nothing_listens_beyond_the_loopback() -> None:
+    ports = [port for box in COMPOSE.values() for port in box.get("ports", ())]
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_no_secret_has_a_default() -> None:
+    text = (DEPLOY / "compose.yaml").read_text()
+    for secret in ("POSTGRES_PASSWORD", "SLUICE_CONSOLE_TOKEN"):
+        assert f"${{{secret}:-" not in text
+        assert f"${{{secret}:?" in text
+
+
+def test_every_mounted_file_is_there() -> None:
+    mounts = [m for box in COMPOSE.values() for m in box.get("volumes", ()) if m.startswith("./")]
+    assert mounts
+    for mount in mounts:
+        assert (DEPLOY / mount.split(":")[0]).exists(), mount
+
+
+@pytest.mark.req("P3")
+def test_the_server_broker_is_as_careful_as_the_embedded_one() -> None:
+    server = (DEPLOY / "nats" / "nats.conf").read_text()
+    for line in ("sync_interval: always", "max_payload: 8MB", "max_memory_store: 256MB"):
+        assert line in server
+        assert line in CONFIG
