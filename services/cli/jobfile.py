@@ -77,6 +77,22 @@ def read_job(path: Path) -> tuple[AdaptationJob, JobFile]:
         raise InvalidInput([_problem(source, detail) for detail in error.errors()]) from error
 
 
+def read_own_job(path: Path, tenant: str | None) -> tuple[AdaptationJob, JobFile]:
+    """The job that a file describes, which must be of `tenant` where one is given.
+
+    Raises:
+        InvalidInput: as `read_job`, or the job is another tenant's.
+    """
+    job, source = read_job(path)
+    if tenant is not None and tenant != job.tenant:
+        raise _unreadable(
+            source.where(("tenant",)),
+            f"the job is of tenant {job.tenant!r}, and you act as {tenant!r}",
+            "correct `tenant` in the job, or --tenant / SLUICE_TENANT",
+        )
+    return job, source
+
+
 def read_file(path: Path) -> JobFile:
     """The file as data. Raises InvalidInput if it is neither YAML nor JSON."""
     try:

@@ -17,9 +17,14 @@ import typer
 from services.cli.commands import (
     alerts,
     card,
+    compare,
     dead,
+    diagnose,
     doctor,
+    economics,
+    failures,
     provision,
+    revocations,
     runs,
     schema,
     show,
@@ -61,16 +66,22 @@ def everywhere(
 
 app.command()(up.up)
 app.command()(submit.submit)
+app.command()(diagnose.diagnose)
 app.command()(watch.watch)
 app.command()(runs.runs)
 app.command()(show.show)
+app.command()(compare.compare)
 app.command()(steer.cancel)
 app.command()(steer.retry)
 app.command()(steer.approve)
+app.command()(steer.withdraw)
+app.command()(revocations.revocations)
 app.command()(card.card)
 app.command()(verify.verify)
 app.command()(alerts.alerts)
 app.add_typer(dead.app, name="dead")
+app.command()(failures.failures)
+app.command()(economics.economics)
 app.command()(schema.schema)
 app.command()(doctor.doctor)
 app.command()(provision.provision)

@@ -5,20 +5,22 @@ Relative paths are relative to the job file, so a job and its data travel as one
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from contracts.base import Problem, digest_of
-from contracts.data import parse_row
+from contracts.data import Document, parse_row
 from contracts.job import AdaptationJob
 from services.cli.jobfile import JobFile, Location
 from shared.artifacts import ArtifactStore, Pinned
 from shared.errors import InvalidInput
+from shared.failures.log import read_traces
 
 MOST_PROBLEMS = 20
 
@@ -46,12 +48,14 @@ def pin(
     pinned: list[PinnedFile] = []
     problems: list[Problem] = []
     for location, holder in _sources(document):
+        key = str(location[-1])
+        count = _counter(location)
         try:
-            done = _pin_one(str(holder["uri"]), location, source, store, dry_run=dry_run)
+            done = _pin_one(str(holder[key]), location, source, store, count, dry_run=dry_run)
         except InvalidInput as error:
             problems.extend(error.problems)
             continue
-        holder["uri"] = str(done.pinned)
+        holder[key] = str(done.pinned)
         pinned.append(done)
     if problems:
         raise InvalidInput(problems[:MOST_PROBLEMS])
@@ -62,8 +66,20 @@ def pin(
 def _sources(document: dict[str, Any]) -> Iterator[tuple[Location, dict[str, Any]]]:
     for index, source in enumerate(document["data"]):
         yield ("data", index, "uri"), source
+        if source["failures"] is not None:
+            yield ("data", index, "failures"), source
     for name in ("dev", "heldout"):
         yield ("evaluation", name, "uri"), document["evaluation"][name]
+    if document["ladder"]["corpus"] is not None:
+        yield ("ladder", "corpus", "uri"), document["ladder"]["corpus"]
+
+
+def _counter(location: Location) -> Callable[[str, bytes], int]:
+    if location[-1] == "failures":
+        return _count_traces
+    if location[0] == "ladder":
+        return partial(_count_lines, Document.model_validate_json, "document")
+    return partial(_count_lines, parse_row, "row")
 
 
 def _base(model: str, folder: Path) -> str:
@@ -73,7 +89,13 @@ def _base(model: str, folder: Path) -> str:
 
 
 def _pin_one(
-    uri: str, location: Location, source: JobFile, store: ArtifactStore, *, dry_run: bool
+    uri: str,
+    location: Location,
+    source: JobFile,
+    store: ArtifactStore,
+    count: Callable[[str, bytes], int],
+    *,
+    dry_run: bool,
 ) -> PinnedFile:
     field = source.where(location)
     if uri.startswith("sha256:"):
@@ -90,7 +112,7 @@ def _pin_one(
     except OSError as error:
         reason = f"{path}: {error.strerror}"
         raise _bad(field, reason, "paths are relative to the job file") from error
-    rows = _count_rows(path.name, content)
+    rows = count(path.name, content)
     digest = digest_of(content) if dry_run else store.put(content)
     return PinnedFile(field=field, uri=uri, pinned=Pinned.named(digest, path), rows=rows)
 
@@ -105,8 +127,9 @@ def _path(uri: str, folder: Path, field: str) -> Path:
     return folder / uri
 
 
-def _count_rows(name: str, content: bytes) -> int:
-    """Rows of a JSON Lines file. Raises InvalidInput naming the malformed ones."""
+def _count_lines(parse: Callable[[bytes], BaseModel], what: str, name: str, content: bytes) -> int:
+    """Rows or documents of a JSON Lines file. Raises InvalidInput naming the malformed ones."""
+    mend = f"one JSON object a line; see `sluice schema {what}`"
     rows = 0
     problems: list[Problem] = []
     for number, line in enumerate(content.splitlines(), start=1):
@@ -114,7 +137,7 @@ def _count_rows(name: str, content: bytes) -> int:
             continue
         rows += 1
         try:
-            parse_row(line)
+            parse(line)
         except ValidationError as error:
             detail = error.errors()[0]
             at = ".".join(str(part) for part in detail["loc"])
@@ -122,14 +145,19 @@ def _count_rows(name: str, content: bytes) -> int:
                 Problem(
                     where=f"{name}:{number}",
                     problem=f"{at}: {detail['msg']}" if at else detail["msg"],
-                    mend="one JSON object a line; see `sluice schema row`",
+                    mend=mend,
                 )
             )
     if not rows:
-        raise _bad(name, "holds no rows", "one JSON object a line; see `sluice schema row`")
+        raise _bad(name, f"holds no {what}s", mend)
     if problems:
         raise InvalidInput(problems[:MOST_PROBLEMS])
     return rows
+
+
+def _count_traces(name: str, content: bytes) -> int:
+    """Traces of a failure log. Raises InvalidInput naming the malformed ones."""
+    return len(read_traces(content, name))
 
 
 def _bad(where: str, problem: str, mend: str) -> InvalidInput:

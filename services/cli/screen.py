@@ -12,7 +12,7 @@ from contracts.progress import Progress
 from contracts.run import Run
 from services.cli import numbers
 from services.cli.outcome import EXIT_CODES
-from services.cli.reporting import emit
+from services.cli.reporting import emit, note
 from services.cli.story import stopped_by, tell
 
 PROGRESS_EVERY_S = 2.0
@@ -111,6 +111,19 @@ class PlainView:
             self.line(f"  where: {stop.headline}")
             for mend in stop.mends:
                 self.line(f"  mend: {mend}")
+
+
+class AsideView(PlainView):
+    """What goes on, aside on stderr; facts and outcome are the caller's to tell."""
+
+    def line(self, text: str) -> None:
+        note(text.strip())
+
+    def fact(self, record: Recorded) -> None:
+        pass
+
+    def outcome(self, run: Run) -> None:
+        pass
 
 
 class TerminalView(PlainView):

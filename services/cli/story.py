@@ -10,17 +10,24 @@ from contracts.base import Event, Problem
 from contracts.curation import CurationHalted, DatasetCurated, SynthesisRequested
 from contracts.diagnosis import (
     Diagnosis,
+    DiagnosisConcluded,
     DiagnosisHalted,
     RunAccepted,
     RunCancelled,
     RunRejected,
     TrainingAdvised,
     TrainingDeclined,
+    Usage,
 )
 from contracts.evaluation import GateJudged
 from contracts.fault import StepFailed
 from contracts.measure import VerdictName
-from contracts.registry import AdapterPromoted, CandidateRegistered, RegistrationRefused
+from contracts.registry import (
+    AdapterPromoted,
+    AdapterWithdrawn,
+    CandidateRegistered,
+    RegistrationRefused,
+)
 from contracts.rollout import RolledBack, RolloutCompleted, RolloutHeld, StageJudged, StageStarted
 from contracts.run import Run
 from contracts.synthesis import RowsSynthesized
@@ -64,7 +71,7 @@ def tells(event_type: type[Event]) -> bool:
 
 def stopped_by(run: Run) -> Telling | None:
     """Why a run did not reach its goal, and what to do; None if nothing stopped it."""
-    if run.status in {"active", "promoted", "declined"}:
+    if run.status in {"active", "promoted", "declined", "diagnosed"}:
         return None
     for record in reversed(run.log):
         telling = tell(record.event)
@@ -91,13 +98,21 @@ def _problems(rows: tuple[Problem, ...]) -> tuple[tuple[str, ...], tuple[str, ..
 def _diagnosis(found: Diagnosis) -> tuple[str, ...]:
     lines = [f"base: {numbers.measurement(found.base)}; target {numbers.share(found.target)}"]
     lines += [
-        f"{row.rung}: {numbers.comparison(row.against_base)}, "
-        f"+{row.added_prompt_tokens:.0f} prompt tokens, {row.latency_ms:.0f} ms"
+        f"{row.rung}{f' ({row.variant})' if row.variant else ''}: "
+        f"{numbers.comparison(row.against_base)}, "
+        f"{row.added_prompt_tokens:+.0f} prompt tokens, {row.latency_ms:.0f} ms"
+        + _cost(row.usage)
         + (", reaches the target" if row.reaches_target else "")
         for row in found.rungs
     ]
     lines += [f"{row.rung}: not run: {row.reason}" for row in found.skipped]
     return (*lines, *found.notes)
+
+
+def _cost(usage: Usage | None) -> str:
+    if usage is None or usage.cost_per_success is None:
+        return ""
+    return f", {usage.cost_per_success:.2g} per success"
 
 
 def _accepted(event: RunAccepted) -> Telling:
@@ -129,6 +144,15 @@ def _advised(event: TrainingAdvised) -> Telling:
     return Telling(
         headline=f"no lighter rung reaches the target: train with {event.choice.method}",
         details=(*_diagnosis(event.diagnosis), event.choice.reason, *rejected),
+    )
+
+
+def _concluded(event: DiagnosisConcluded) -> Telling:
+    rejected = tuple(f"not {name}: {why}" for name, why in event.choice.rejected.items())
+    return Telling(
+        headline=f"no lighter rung reaches the target: {event.choice.method} would train",
+        details=(*_diagnosis(event.diagnosis), event.choice.reason, *rejected),
+        mood="good",
     )
 
 
@@ -242,6 +266,15 @@ def _promoted(event: AdapterPromoted) -> Telling:
     )
 
 
+def _withdrawn(event: AdapterWithdrawn) -> Telling:
+    return Telling(
+        headline=f"{event.adapter_id} withdrawn ({event.kind}): {event.reason}",
+        details=(f"{event.deployment} answers from {event.to}", f"revocation {event.revocation}"),
+        mood="bad",
+        mends=("submit a new run that answers the reason",),
+    )
+
+
 def _stage_started(event: StageStarted) -> Telling:
     return Telling(headline=f"{event.label} began on {event.deployment}")
 
@@ -286,6 +319,7 @@ _TELLERS: dict[type[Event], Callable[[Any], Telling]] = {
     RunRejected: _rejected,
     RunCancelled: _cancelled,
     TrainingAdvised: _advised,
+    DiagnosisConcluded: _concluded,
     TrainingDeclined: _declined,
     DiagnosisHalted: _halted,
     CurationHalted: _halted,
@@ -299,6 +333,7 @@ _TELLERS: dict[type[Event], Callable[[Any], Telling]] = {
     CandidateRegistered: _registered,
     RegistrationRefused: _refused,
     AdapterPromoted: _promoted,
+    AdapterWithdrawn: _withdrawn,
     StageStarted: _stage_started,
     StageJudged: _stage_judged,
     RolledBack: _rolled_back,

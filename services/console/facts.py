@@ -5,6 +5,7 @@ from __future__ import annotations
 from contracts.base import Event
 from contracts.curation import CurationHalted, DatasetCurated, SynthesisRequested
 from contracts.diagnosis import (
+    DiagnosisConcluded,
     DiagnosisHalted,
     RunAccepted,
     RunCancelled,
@@ -31,6 +32,8 @@ def sentence(event: Event) -> str:
             return f"Cancelled{': ' + reason if reason else ''}."
         case TrainingAdvised(choice=choice):
             return f"Training advised by {choice.method}: {choice.reason}."
+        case DiagnosisConcluded(choice=choice):
+            return f"Diagnosis concluded: {choice.method} would train."
         case TrainingDeclined(rung=rung):
             return f"Training declined: {rung.replace('_', ' ')} reaches the target."
         case DiagnosisHalted(reason=reason) | CurationHalted(reason=reason):

@@ -7,10 +7,16 @@ from typing import Literal
 
 from contracts.base import Problem
 from contracts.curation import CurationHalted
-from contracts.diagnosis import DiagnosisHalted, RunCancelled, RunRejected, TrainingDeclined
+from contracts.diagnosis import (
+    DiagnosisConcluded,
+    DiagnosisHalted,
+    RunCancelled,
+    RunRejected,
+    TrainingDeclined,
+)
 from contracts.evaluation import GateJudged
 from contracts.fault import StepFailed
-from contracts.registry import AdapterPromoted, RegistrationRefused
+from contracts.registry import AdapterPromoted, AdapterWithdrawn, RegistrationRefused
 from contracts.rollout import RolledBack, RolloutHeld
 from contracts.run import Run
 from contracts.training import TrainingStopped
@@ -28,6 +34,8 @@ StageName = Literal[
 ]
 StageState = Literal["done", "active", "waiting", "skipped", "stopped", "held"]
 Verb = Literal["cancel", "retry", "approve"]
+
+_ENDED_BY_DIAGNOSIS = frozenset({"declined", "diagnosed"})
 
 RAIL: tuple[StageName, ...] = (
     "diagnosis",
@@ -82,7 +90,7 @@ def rail(run: Run) -> tuple[RailStage, ...]:
 
 def current_stage(run: Run) -> StageName:
     """Where the run is, or where it stopped."""
-    if run.status == "declined":
+    if run.status in _ENDED_BY_DIAGNOSIS:
         return "diagnosis"
     done = _done(run)
     if run.synthesis_requested and not run.synthesized:
@@ -105,14 +113,15 @@ def ending(run: Run) -> Ending | None:
 def verbs(run: Run) -> tuple[Verb, ...]:
     """The commands that make sense now."""
     if run.closed:
-        return ("retry",) if run.job and run.status not in {"promoted", "declined"} else ()
+        final = {"promoted", "withdrawn", *_ENDED_BY_DIAGNOSIS}
+        return ("retry",) if run.job and run.status not in final else ()
     return ("approve", "cancel") if _awaits_approval(run) else ("cancel",)
 
 
 def _done(run: Run) -> set[StageName]:
     judged = {(s.stage, s.percent) for s in run.stages_judged if s.verdict == "passed"}
     facts: dict[StageName, bool] = {
-        "diagnosis": run.advised is not None or run.status == "declined",
+        "diagnosis": run.advised is not None or run.status in _ENDED_BY_DIAGNOSIS,
         "curation": run.dataset is not None,
         "synthesis": run.synthesized is not None,
         "training": run.trained is not None,
@@ -126,7 +135,7 @@ def _done(run: Run) -> set[StageName]:
 
 
 def _skipped(run: Run) -> set[StageName]:
-    if run.status == "declined":
+    if run.status in _ENDED_BY_DIAGNOSIS:
         return set(RAIL) - {"diagnosis"}
     without_synthesis = (run.job is not None and run.job.synthesis is None) or run.dataset
     return {"synthesis"} if without_synthesis else set()
@@ -169,6 +178,13 @@ def _ending_of(event: object) -> Ending | None:
             return Ending("The job was rejected", "Its inputs need mending.", problems=problems)
         case RunCancelled(reason=reason):
             return Ending("Cancelled", reason or "A user cancelled the run.")
+        case DiagnosisConcluded(choice=choice):
+            return Ending(
+                "Diagnosis concluded",
+                f"No lighter rung reaches the target: {choice.method} would train.",
+                "Submit the job without stop_after to train.",
+                good=True,
+            )
         case TrainingDeclined(rung=rung):
             name = rung.replace("_", " ")
             return Ending(
@@ -197,6 +213,9 @@ def _ending_of(event: object) -> Ending | None:
             return Ending("The rollout is held", reason, mend)
         case StepFailed(step=step, error=error, message=message, mend=mend):
             return Ending(f"{step} failed: {error}", message, mend)
+        case AdapterWithdrawn(adapter_id=adapter, to=to, kind=kind, reason=reason):
+            title = f"Withdrawn ({kind.replace('_', ' ')}): {adapter}"
+            return Ending(title, reason, f"{event.deployment} answers from {to}.")
         case AdapterPromoted(adapter_id=adapter, deployment=deployment):
             return Ending("Promoted", f"{adapter} answers for {deployment}.", good=True)
         case _:

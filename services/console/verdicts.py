@@ -76,9 +76,8 @@ def verdict_rows(run: Run) -> tuple[VerdictRow, ...]:
 
 def rung_numbers(run: Run) -> tuple[Number, ...]:
     """Diagnosis's ladder: the base, then each measured rung, against the target."""
-    if run.advised is None:
+    if (diagnosis := run.diagnosis) is None:
         return ()
-    diagnosis = run.advised.diagnosis
     measured = [("frozen base", diagnosis.base)]
     measured += [(r.rung.replace("_", " "), r.success) for r in diagnosis.rungs]
     return tuple(_measured(m, name=name, target=diagnosis.target) for name, m in measured)

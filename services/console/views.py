@@ -82,7 +82,8 @@ def runs_fragment(projection: Projection) -> str:
         "promoted": sum(run.status == "promoted" for run, _ in rows),
         "no training needed": sum(run.status == "declined" for run, _ in rows),
         "stopped": sum(
-            run.status in {"failed", "halted", "rejected", "rolled_back"} for run, _ in rows
+            run.status in {"failed", "halted", "rejected", "rolled_back", "withdrawn"}
+            for run, _ in rows
         ),
         "alerts firing": sum(alert.state == "firing" for alert in projection.alerts()),
     }

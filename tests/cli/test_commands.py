@@ -62,6 +62,24 @@ async def test_submit_publishes_the_pinned_job_and_refuses_the_same_run_twice(
     assert (await js.stream_info("JOBS")).state.messages == 1
 
 
+async def test_a_corpus_is_stored_like_every_other_file_of_a_job(
+    sluice, js, job_folder, settings
+) -> None:
+    corpus, path = job_folder / "corpus.jsonl", job_folder / "job.yaml"
+    path.write_text(path.read_text() + "ladder: {corpus: {uri: corpus.jsonl}}\n")
+    corpus.write_text('{"id": "a"}\n')
+    refused = await sluice("submit", path, "--run", "r1")
+    assert refused.code == 2
+    assert "corpus.jsonl:1: text: Field required" in refused.err
+    assert "sluice schema document" in refused.err
+    corpus.write_text('{"id": "a", "text": "b"}\n')
+    assert (await sluice("submit", path, "--run", "r1")).code == 0
+    message = await js.get_last_msg("JOBS", subjects.command("demo", "r1", "submit"))
+    job = AdaptationJob.model_validate_json(message.data)
+    stored = ArtifactStore(settings.artifacts_url).get(Pinned.parse(job.ladder.corpus.uri).digest)
+    assert stored == corpus.read_bytes()
+
+
 async def test_two_submits_of_one_run_at_once_have_one_winner(start, js, job_folder) -> None:
     path = job_folder / "job.yaml"
     racers = [await start("submit", path, "--run", "race") for _ in range(3)]

@@ -137,3 +137,23 @@ def test_an_unusable_uri_is_refused(job_folder, tmp_path, uri, problem) -> None:
     job, source = read_job(edit(job_folder, "uri: train.jsonl", f'uri: "{uri}"'))
     with pytest.raises(InvalidInput, match=problem):
         pin(job, source, ArtifactStore((tmp_path / "store").as_uri()))
+
+
+@pytest.mark.req("H7")
+def test_a_failure_log_travels_with_the_job_and_its_malformed_line_is_named(
+    job_folder, tmp_path
+) -> None:
+    text = (job_folder / "job.yaml").read_text()
+    assert "uri: train.jsonl" in text
+    text = text.replace("uri: train.jsonl", "uri: train.jsonl\n    failures: failures.jsonl", 1)
+    (job_folder / "job.yaml").write_text(text)
+    log = job_folder / "failures.jsonl"
+    log.write_text('{"id": "a", "request": "r", "answer": "x"}\n')
+    job, source = read_job(job_folder / "job.yaml")
+    store = ArtifactStore((tmp_path / "store").as_uri())
+    pinned, files = pin(job, source, store)
+    assert store.get(Pinned.parse(pinned.data[0].failures).digest) == log.read_bytes()
+    assert [file.rows for file in files if file.uri == "failures.jsonl"] == [1]
+    log.write_text('{"id": "a"}\n')
+    with pytest.raises(InvalidInput, match=r"failures\.jsonl:1"):
+        pin(job, source, store)

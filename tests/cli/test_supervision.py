@@ -153,8 +153,8 @@ def test_the_base_is_a_folder_a_name_or_the_only_one(tmp_path) -> None:
     with pytest.raises(Misconfigured, match="no checkpoint 'large'"):
         base_folder(tmp_path, "large")
     told = Plan(home=tmp_path, base="small", services=("serving",)).environment()
-    assert told["SLUICE_SERVING_BASE"] == str(small.resolve())
-    assert "SLUICE_SERVING_BASE" not in Plan(home=tmp_path, services=("training",)).environment()
+    assert told["SLUICE_BASE"] == str(small.resolve())
+    assert "SLUICE_BASE" not in Plan(home=tmp_path, services=("training",)).environment()
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
-"""`sluice cancel`, `retry` and `approve`: commands to a run that exists."""
+"""`sluice cancel`, `retry`, `approve` and `withdraw`: commands to a run that exists."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -33,9 +33,9 @@ def retry(
 ) -> None:
     """Start another attempt of a run that ended. Work already done is not repeated."""
     from contracts.commands import Retry
+    from contracts.run import CLOSED
 
-    states: set[Status] = {"rejected", "halted", "failed", "rolled_back", "cancelled", "declined"}
-    _steer(run, tenant, Retry(), states, json=json, watch=watch)
+    _steer(run, tenant, Retry(), set(CLOSED - {"promoted", "withdrawn"}), json=json, watch=watch)
 
 
 def approve(run: RunName, tenant: Tenant = DEFAULT_TENANT, json: Json = False) -> None:
@@ -43,6 +43,23 @@ def approve(run: RunName, tenant: Tenant = DEFAULT_TENANT, json: Json = False) -
     from contracts.commands import Approve
 
     _steer(run, tenant, Approve(), {"active", "held"}, json=json)
+
+
+def withdraw(
+    run: RunName,
+    reason: Annotated[str, typer.Option(help="Signed into the revocation.")],
+    kind: Annotated[
+        Literal["retired", "revoked", "safety_override"],
+        typer.Option(help="Its time is over; it may not be trusted; it does harm."),
+    ] = "retired",
+    tenant: Tenant = DEFAULT_TENANT,
+    json: Json = False,
+) -> None:
+    """Take a run's adapter out of service at once; its deployment answers from what was before."""
+    from contracts.commands import Withdraw
+
+    states: set[Status] = {"active", "held", "promoted", "rolled_back", "failed", "cancelled"}
+    _steer(run, tenant, Withdraw(kind=kind, reason=reason), states, json=json)
 
 
 def _steer(

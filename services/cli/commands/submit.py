@@ -29,26 +29,14 @@ def submit(
     """
     import asyncio
 
-    from contracts.base import Problem
     from services.cli.commanding import new_run_id, publish_submit
-    from services.cli.jobfile import read_job
+    from services.cli.jobfile import read_own_job
     from services.cli.pinning import pin
     from services.cli.reporting import emit
     from services.cli.session import run_ref, session, settings_here
     from shared.artifacts import ArtifactStore
-    from shared.errors import InvalidInput
 
-    job, source = read_job(file)
-    if tenant is not None and tenant != job.tenant:
-        raise InvalidInput(
-            [
-                Problem(
-                    where=source.where(("tenant",)),
-                    problem=f"the job is of tenant {job.tenant!r}, and you act as {tenant!r}",
-                    mend="correct `tenant` in the job, or --tenant / SLUICE_TENANT",
-                )
-            ]
-        )
+    job, source = read_own_job(file, tenant)
     ref = run_ref(run or new_run_id(job.name), job.tenant)
     settings = settings_here()
     pinned_job, files = pin(job, source, ArtifactStore(settings.artifacts_url), dry_run=dry_run)

@@ -13,6 +13,9 @@ from services.cli.options import Json
 def verify(
     path: Annotated[Path, typer.Argument(help="The bundle's folder (see `sluice card`).")],
     key: Annotated[Path, typer.Option(help="The public key you trust, PEM.")],
+    revocations: Annotated[
+        Path | None, typer.Option(help="A folder of revocations (see `sluice revocations`).")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Verify a bundle link by link. No network, no broker. Exits 1 if anything fails."""
@@ -22,17 +25,16 @@ def verify(
     from shared.errors import InvalidInput
     from shared.signing import PublicKey
 
-    if not path.is_dir():
-        raise InvalidInput(
-            [
-                Problem(
-                    where=str(path),
-                    problem="is no folder",
-                    mend="fetch the bundle with `sluice card RUN`",
-                )
-            ]
-        )
-    found = verify_bundle(path, PublicKey.load(key))
+    for folder, mend in (
+        (path, "fetch the bundle with `sluice card RUN`"),
+        (revocations, "fetch them with `sluice revocations --out DIR`"),
+    ):
+        if folder is not None and not folder.is_dir():
+            raise InvalidInput([Problem(where=str(folder), problem="is no folder", mend=mend)])
+    listed = sorted(revocations.iterdir()) if revocations else []
+    found = verify_bundle(
+        path, PublicKey.load(key), {file.name: file.read_bytes() for file in listed}
+    )
     if json:
         emit(
             {

@@ -10,7 +10,8 @@ from services.cli.options import DEFAULT_TENANT, Json, RunName, Tenant
 def watch(run: RunName, tenant: Tenant = DEFAULT_TENANT, json: Json = False) -> None:
     """Follow a run until it ends.
 
-    Exit code: 0 promoted or declined, 3 halted, rejected or failed, 4 rolled back, 5 cancelled.
+    Exit code: 0 promoted, declined or diagnosed, 3 halted, rejected or failed, 4 rolled back,
+    5 cancelled.
     """
     from services.cli.following import follow_run
     from services.cli.screen import screen

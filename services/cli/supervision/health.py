@@ -1,15 +1,21 @@
-"""Whether services are up: a core NATS request to each, and HTTP where one serves it."""
+"""Whether services are up: a core NATS request to each, and HTTP where one serves it.
+
+`python -m services.cli.supervision.health SERVICE` asks one, for container health checks.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from typing import Any
 
+import nats
 import nats.errors
 from nats.aio.client import Client
 
 from contracts import subjects
+from shared.settings import Settings
 
 ASK_TIMEOUT_S = 2.0
 
@@ -44,3 +50,18 @@ async def wait_until_healthy(
         if answer is not None and (url is None or await http_ok(url)):
             return answer
         await asyncio.sleep(every_s)
+
+
+async def _answers(service: str) -> bool:
+    connection = await nats.connect(Settings().nats_url, connect_timeout=2, allow_reconnect=False)
+    try:
+        return await ask(connection, service) is not None
+    finally:
+        await connection.close()
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(0 if asyncio.run(_answers(sys.argv[1])) else 1)
+    except (OSError, nats.errors.Error) as error:
+        sys.exit(f"the broker does not answer: {error!r}")

@@ -20,6 +20,7 @@ from nats.aio.client import Client
 from contracts.base import Service
 from services.cli.session import session
 from services.cli.supervision.base import base_folder
+from services.cli.supervision.broker_watch import watch_broker
 from services.cli.supervision.health import wait_until_healthy
 from services.cli.supervision.home import announce, locked_home
 from services.cli.supervision.supervisor import Program, Supervisor, Watched
@@ -77,7 +78,7 @@ class Plan:
         if self.base:
             told["SLUICE_BASE"] = self.base
         if Service.SERVING in self.services:
-            told["SLUICE_SERVING_BASE"] = str(base_folder(self.home, self.base))
+            told["SLUICE_BASE"] = str(base_folder(self.home, self.base))
         return told
 
     def programs(self) -> tuple[Program, ...]:
@@ -129,8 +130,12 @@ async def running_platform(plan: Plan, tell: Callable[[str], None]) -> AsyncIter
     with locked_home(plan.home):
         supervisor = Supervisor(plan.home / "logs", on_restart=on_restart)
         platform = Platform(plan, supervisor)
+        watch: asyncio.Task[None] | None = None
         try:
-            await _start_broker(plan, supervisor)
+            server = await _start_broker(plan, supervisor)
+            watch = asyncio.create_task(
+                watch_broker(server, lambda: supervisor.restart(BROKER), tell)
+            )
             settings = Settings(home=plan.home, nats_url=plan.nats_url)
             async with session(settings) as opened:
                 await provision(opened.js)
@@ -138,6 +143,8 @@ async def running_platform(plan: Plan, tell: Callable[[str], None]) -> AsyncIter
                 await _start_programs(platform, programs, opened.connection, tell)
             yield platform
         finally:
+            if watch is not None:
+                watch.cancel()
             await asyncio.shield(_stop(supervisor))
 
 
@@ -150,7 +157,7 @@ def _addresses(plan: Plan) -> dict[str, object]:
     }
 
 
-async def _start_broker(plan: Plan, supervisor: Supervisor) -> None:
+async def _start_broker(plan: Plan, supervisor: Supervisor) -> EmbeddedNats:
     _refuse_taken(plan.port, "--port")
     server = EmbeddedNats(plan.home / "nats", port=plan.port, host=HOST)
     watched = supervisor.start(Program(name=BROKER, argv=tuple(server.prepare())))
@@ -164,6 +171,7 @@ async def _start_broker(plan: Plan, supervisor: Supervisor) -> None:
     finally:
         ended.cancel()
         up.cancel()
+    return server
 
 
 def _refuse_taken(port: int, option: str) -> None:

@@ -88,6 +88,11 @@ class Supervisor:
             task.cancel(f"{grace_s}")
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def restart(self, name: str) -> None:
+        """End a program, so that it is started again."""
+        if (pid := self.watched[name].pid) is not None:
+            _signal_group(pid, signal.SIGTERM)
+
     async def _keep(self, watched: Watched) -> None:
         quick_deaths = 0
         while True:
