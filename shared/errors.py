@@ -3,7 +3,8 @@
 SluiceError
 ├── TransientError       try again later: the broker is away, a peer is restarting, a lock is held
 │   ├── LeaseHeld        another worker has this step
-│   └── PeerUnavailable  a service or teacher does not answer
+│   ├── PeerUnavailable  a service or teacher does not answer
+│   └── DiskFull         a write found no space; the step goes on when there is some
 └── PermanentError       trying again gives the same: a person must act
     ├── InvalidInput     a job, row or file is wrong; carries the problems and their mends
     ├── ArtifactMissing  a digest is not in the store
@@ -42,6 +43,15 @@ class LeaseHeld(TransientError):
 
 class PeerUnavailable(TransientError):
     """A service we depend on does not answer."""
+
+
+class DiskFull(TransientError):
+    """A write found no space. The work done so far is kept."""
+
+    def __init__(self, doing: str) -> None:
+        super().__init__(
+            f"the disk is full: {doing}", mend="free space; the step is tried again by itself"
+        )
 
 
 class PermanentError(SluiceError):

@@ -36,9 +36,12 @@ class FileSpanExporter(SpanExporter):
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        with self._path.open("a", encoding="utf-8") as out:
-            for span in spans:
-                out.write(json.dumps(json.loads(span.to_json(indent=None))) + "\n")
+        lines = [json.dumps(json.loads(span.to_json(indent=None))) + "\n" for span in spans]
+        try:
+            with self._path.open("a", encoding="utf-8") as out:
+                out.writelines(lines)
+        except OSError:  # a full disk costs the trace, never the step
+            return SpanExportResult.FAILURE
         return SpanExportResult.SUCCESS
 
 

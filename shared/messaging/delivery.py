@@ -31,6 +31,7 @@ log = logging.getLogger("sluice.delivery")
 UNEXPECTED_TRIES = 3
 MAX_DELAY_S = 30.0
 DEAD_STREAM = "DEAD"
+UNFORESEEN = "an error nobody foresaw: mend its cause, then `sluice dead replay` it"
 
 
 class ServiceStops(TransientError):
@@ -69,7 +70,7 @@ async def bury(
         "sluice-dead-consumer": str(message.metadata.consumer),
         "sluice-dead-error": type(error).__name__,
         "sluice-dead-reason": _one_line(str(error)),
-        "sluice-dead-mend": _one_line(getattr(error, "mend", "")),
+        "sluice-dead-mend": _one_line(getattr(error, "mend", "") or UNFORESEEN),
         "Nats-Msg-Id": f"{message.metadata.consumer}:{message.metadata.sequence.stream}",
     }
     await jetstream.publish(

@@ -19,6 +19,7 @@ from shared.errors import Misconfigured
 CONFIG = """\
 server_name: sluice
 listen: "{host}:{port}"
+http: "{host}:{monitor_port}"
 max_payload: 8MB
 jetstream {{
   store_dir: {store}
@@ -51,14 +52,20 @@ class EmbeddedNats:
     """A nats-server of ours: started, stopped, killed and started again on the same store."""
 
     def __init__(self, folder: Path, *, port: int = 4222, host: str = "127.0.0.1") -> None:
-        self._folder = folder
+        self.folder = folder
         self._host = host
         self.port = port
+        self.monitor_port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         return f"nats://{self._host}:{self.port}"
+
+    @property
+    def health_url(self) -> str:
+        """Answers 503, with the reason, when a stream cannot be written."""
+        return f"http://{self._host}:{self.monitor_port}/healthz"
 
     @property
     def pid(self) -> int | None:
@@ -70,11 +77,17 @@ class EmbeddedNats:
 
     def prepare(self) -> list[str]:
         """Write the configuration; returns the program to run, for whoever supervises it."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        config = self._folder / "nats.conf"
-        store = (self._folder / "store").as_posix()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        config = self.folder / "nats.conf"
+        store = (self.folder / "store").as_posix()
         config.write_text(
-            CONFIG.format(host=self._host, port=self.port, store=f'"{store}"'), encoding="utf-8"
+            CONFIG.format(
+                host=self._host,
+                port=self.port,
+                monitor_port=self.monitor_port,
+                store=f'"{store}"',
+            ),
+            encoding="utf-8",
         )
         return [binary(), "-c", str(config)]
 
@@ -85,7 +98,7 @@ class EmbeddedNats:
             Misconfigured: it exited (the port is taken, the store is unreadable); the log says why.
         """
         program = self.prepare()
-        logfile = self._folder / "nats.log"
+        logfile = self.folder / "nats.log"
         with logfile.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: ASYNC220 - returns at once
                 program, stdout=log, stderr=log, start_new_session=True

@@ -36,10 +36,11 @@ from contracts.run import Run
 from contracts.subjects import RunRef
 from contracts.topology import LEASES, Consumer, consumer
 from shared.artifacts import ArtifactStore
-from shared.errors import Misconfigured, PermanentError, TransientError
+from shared.diskspace import is_disk_full
+from shared.errors import DiskFull, Misconfigured, PermanentError, TransientError
 from shared.messaging.broker import Bus
 from shared.messaging.cancellation import heed_cancellation
-from shared.messaging.delivery import will_retry
+from shared.messaging.delivery import ServiceStops, will_retry
 from shared.messaging.leases import RENEW_EVERY_S, Lease, LeaseLost, Leases
 from shared.messaging.runlog import RunClosed, RunLog
 from shared.telemetry import span
@@ -94,6 +95,13 @@ class Step:
         """Repeat the last news if nothing was heard for a while."""
         if self._last is not None and time.monotonic() - self._last_at > LONGEST_SILENCE_S:
             await self.report(*self._last)
+
+    async def stumble(self, purpose: str, error: Exception) -> None:
+        """Say why the step is tried again, and what would help."""
+        stage, last = self._last or (purpose, Progress(stage=purpose, message=""))
+        mend = getattr(error, "mend", "")
+        message = f"{error}; {mend or 'trying again'}"[:500]
+        await self.report(stage, last.model_copy(update={"message": message}))
 
     async def state(self, event: Event, *, key: str | None = None) -> Run:
         """Append a fact in the middle of the step."""
@@ -243,10 +251,15 @@ class Steps:
                 await step.state(event)
         except RunClosed as closed:
             log.info("%s", closed)
-        except Exception as error:
+        except Exception as failure:
+            error = DiskFull(str(failure)) if is_disk_full(failure) else failure
             if not will_retry(error, raw.metadata.num_delivered or 1):
                 await self._state_failure(row, step, error)
-            raise
+            elif not isinstance(error, ServiceStops):
+                await step.stumble(row.purpose, error)
+            if error is failure:
+                raise
+            raise error from failure
         finally:
             pulse.cancel()
             if not work.done():
