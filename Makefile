@@ -9,10 +9,10 @@ export OMP_WAIT_POLICY ?= passive
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup assets demo test lint types docs bench chaos clean
+.PHONY: help setup assets demo test lint types docs bench chaos compose-up compose-down test-containers clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## create .venv with pinned dependencies, install Debian packages when root
 
@@ -45,10 +45,20 @@ docs: setup ## regenerate schemas and docs/requirements.md
 
 bench: setup ## print the benchmark ratios (benchmarks/RESULTS.md says how to read them)
 	$(BIN)/python benchmarks/bus.py
-	$(BIN)/python benchmarks/serving_engine.py --home $(HOME_)
+	$(BIN)/python benchmarks/serving.py --home $(HOME_)
+	$(BIN)/python benchmarks/memory.py --home $(HOME_)
 
 chaos: setup ## the long failure tests, with their seeds
 	$(BIN)/python -m pytest tests/chaos --long
+
+test-containers: setup ## build the images and test the core of the compose stack on a Docker engine
+	@sh deploy/test-containers.sh
+
+compose-up: assets ## start the compose stack with all services (PROFILE=observe adds Grafana and Jaeger)
+	@sh deploy/compose.sh $(if $(PROFILE),--profile $(PROFILE)) up -d --build
+
+compose-down: ## stop the compose stack; its volumes stay
+	@sh deploy/compose.sh --profile observe down
 
 clean: ## remove the environment, caches and the local home
 	rm -rf $(VENV) .sluice .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -20,6 +20,7 @@ from nats.js.errors import APIError
 ENDINGS = {
     "sluice.v1.registry.promoted": "promoted",
     "sluice.v1.diagnosis.train_declined": "declined",
+    "sluice.v1.diagnosis.concluded": "diagnosed",
     "sluice.v1.diagnosis.rejected": "rejected",
     "sluice.v1.diagnosis.halted": "halted",
     "sluice.v1.diagnosis.cancelled": "cancelled",
@@ -28,6 +29,7 @@ ENDINGS = {
     "sluice.v1.registry.refused": "failed",
     "sluice.v1.any.failed": "failed",
     "sluice.v1.rollout.rolled_back": "rolled back",
+    "sluice.v1.registry.withdrawn": "withdrawn",
 }
 
 

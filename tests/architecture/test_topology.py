@@ -15,11 +15,12 @@ from contracts.job import GateId
 from contracts.subjects import PREFIX
 from contracts.topology import CONSUMERS, STREAMS, Consumer, stream
 
-VERBS = {"submit", "cancel", "retry", "approve"}
+VERBS = {"submit", "cancel", "retry", "approve", "withdraw"}
 
 TERMINAL = {
     "diagnosis.rejected",
     "diagnosis.cancelled",
+    "diagnosis.concluded",
     "diagnosis.train_declined",
     "diagnosis.halted",
     "curation.halted",
@@ -27,6 +28,7 @@ TERMINAL = {
     "training.stopped",
     "registry.refused",
     "registry.promoted",
+    "registry.withdrawn",
     "rollout.rolled_back",
     "rollout.held",
 }

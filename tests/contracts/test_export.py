@@ -41,7 +41,19 @@ def test_every_schema_is_a_valid_json_schema(name: str) -> None:
     jsonschema.Draft202012Validator.check_schema(schema_of(name))
 
 
-@pytest.mark.parametrize("name", [*EVENT_NAMES, "job", "alert", "progress", "telemetry", "row"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *EVENT_NAMES,
+        "job",
+        "alert",
+        "progress",
+        "telemetry",
+        "row",
+        "failure-trace",
+        "failure-report",
+    ],
+)
 def test_the_golden_sample_parses_and_fits_its_schema(name: str) -> None:
     text = (SAMPLES / f"{name}.json").read_text(encoding="utf-8")
     sample = DOCUMENTS[name].model_validate_json(text)

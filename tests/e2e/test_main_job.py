@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import signal
@@ -68,6 +69,25 @@ class Traffic:
                 time.sleep(0.3)
 
 
+async def longest_silence_s(stack: Stack, run: str) -> float:
+    """Seconds between two neighbours among the run's facts and news, as the server dates them."""
+    connection = await nats.connect(stack.nats_url)
+    heard: list[float] = []
+    for kind in ("run", "progress"):
+        subscription = await connection.jetstream().subscribe(
+            f"{PREFIX}.{kind}.{TENANT}.{run}.>", ordered_consumer=True
+        )
+        pending = 1
+        while pending:
+            message = await subscription.next_msg(timeout=5)
+            heard.append(message.metadata.timestamp.timestamp())
+            pending = message.metadata.num_pending
+        await subscription.unsubscribe()
+    await connection.close()
+    heard.sort()
+    return max(later - earlier for earlier, later in itertools.pairwise(heard))
+
+
 async def follow(stack: Stack, run: str, until: set[str], timeout_s: float) -> list[str]:
     """Types of the run's facts, with nothing but nats-py, until one of `until` arrives."""
     connection = await nats.connect(stack.nats_url)
@@ -116,6 +136,7 @@ async def test_a_job_from_a_plain_nats_client_ends_in_a_verified_promoted_adapte
     assert facts[-1] == "sluice.v1.registry.promoted", json.dumps(story, indent=1)[-4000:]
     assert facts.count("sluice.v1.evaluation.gate_judged") == 5
     assert {"base", "Tiny-answers-v1"} <= traffic.answered_by
+    assert await longest_silence_s(stack, "plain") <= 5
 
     # the signed bundle verifies offline, and one flipped bit of weights or card does not
     folder = tmp_path / "card"
@@ -146,6 +167,20 @@ async def test_a_job_from_a_plain_nats_client_ends_in_a_verified_promoted_adapte
 
     # the promoted adapter answers its deployment, and another tenant cannot see it
     assert stack.ask("anything", "c").headers["x-sluice-model"] == "Tiny-answers-v1"
+
+    # withdrawn, it answers nobody, and a verifier that is offline can know
+    withdrawn = stack.sluice("withdraw", "plain", "--kind", "revoked", "--reason", "a test")
+    assert withdrawn.returncode == 0, withdrawn.stderr
+    async with asyncio.timeout(30):
+        while stack.ask("anything", "c").headers["x-sluice-model"] != "base":
+            await asyncio.sleep(0.2)
+    listed = stack.sluice("revocations", "--out", str(tmp_path / "revoked"))
+    assert "a test" in listed.stdout, listed.stderr
+    late = stack.sluice(
+        "verify", str(folder), "--key", key, "--revocations", str(tmp_path / "revoked")
+    )
+    assert late.returncode == 1
+    assert "is revoked: a test" in late.stdout
 
 
 @pytest.mark.req("T4")

@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from services.evaluation.gates.g5 import BenchmarkItem
-from shared.errors import PeerUnavailable
+from shared.diskspace import says_disk_full
+from shared.errors import DiskFull, PeerUnavailable
 
 SUITES = Path(__file__).parents[1] / "suites"
 """Tasks we ship; `include_path` of the harness."""
@@ -50,6 +51,7 @@ async def run_harness(
 
     Raises:
         PeerUnavailable: the harness did not finish; its last words are in the message.
+        DiskFull: its results found no space.
     """
     plan = {
         "model": model,
@@ -110,6 +112,8 @@ async def _run(
         if process.returncode is None:
             process.kill()
             await process.wait()
+    if status != 0 and says_disk_full(last_words):
+        raise DiskFull("lm-evaluation-harness could not write its results")
     if status != 0:
         raise PeerUnavailable(
             f"lm-evaluation-harness ended with status {status}: {last_words}",

@@ -1,0 +1,196 @@
+"""Mixed-adapter serving against transformers and PEFT, on one checkpoint, in one run.
+
+`python benchmarks/serving.py MODEL [--modules all-linear] [--adapters 1 8 32] [--dtype bfloat16]`,
+or with `--home .sluice` for the first checkpoint under it (skipped if there is none).
+
+A batch of `--batch` greedy requests of `--prompt` random tokens, `--tokens` generated each; adapter
+ranks 8 to 64. Ours runs through the whole engine (scheduler, sampling, streams); PEFT's mixed batch
+is `generate(adapter_names=...)`. Figures are generated tokens per second, prompts included, medians
+of `--repeats` rounds in which every contender takes its turn; ratios are of those medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import torch
+
+from services.serving.engine.llama_engine import EngineConfig, LlamaEngine
+from services.serving.engine.port import GenerationRequest, Sampling
+
+RANKS = (8, 16, 32, 64)
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """One batch: equal for every contender."""
+
+    prompts: torch.Tensor
+    tokens: int
+
+    @property
+    def generated(self) -> int:
+        return len(self.prompts) * self.tokens
+
+
+def only_model(home: Path) -> Path | None:
+    """The first checkpoint under `home`, if there is any."""
+    found = sorted((home / "models").glob("*/config.json"))
+    return found[0].parent if found else None
+
+
+def with_adapters(model: Any, names: Sequence[str], modules: str | list[str], root: Path) -> Any:
+    """`model` with one LoRA of random weights per name, each saved under `root` as well."""
+    from peft import LoraConfig, get_peft_model
+
+    ranks = random.Random(7)
+    for number, name in enumerate(names):
+        rank = ranks.choice(RANKS)
+        config = LoraConfig(r=rank, lora_alpha=rank, target_modules=modules)
+        if number == 0:
+            model = get_peft_model(model, config, adapter_name=name)
+        else:
+            model.add_adapter(name, config)
+    for key, parameter in model.named_parameters():
+        if "lora_" in key:
+            parameter.data = torch.randn_like(parameter).mul_(0.01).to(model.dtype)
+    model.save_pretrained(root)
+    return model.eval()
+
+
+async def ours(engine: LlamaEngine, adapters: Sequence[str | None], load: Load) -> None:
+    """Run the load; row i answers with adapter i, in turn."""
+
+    async def one(index: int) -> None:
+        stream = await engine.submit(
+            GenerationRequest(
+                prompt=tuple(load.prompts[index].tolist()),
+                max_tokens=load.tokens,
+                adapter=adapters[index % len(adapters)],
+                sampling=Sampling(temperature=0),
+                ignore_eos=True,
+            )
+        )
+        async for _ in stream:
+            pass
+
+    await asyncio.gather(*(one(index) for index in range(len(load.prompts))))
+
+
+@torch.inference_mode()
+def theirs(model: Any, load: Load, **options: Any) -> None:
+    """`generate` of transformers, with PEFT's options where there are adapters."""
+    model.generate(
+        load.prompts,
+        attention_mask=torch.ones_like(load.prompts),
+        max_new_tokens=load.tokens,
+        min_new_tokens=load.tokens,
+        do_sample=False,
+        pad_token_id=0,
+        **options,
+    )
+
+
+def one_by_one(model: Any, names: Sequence[str], load: Load) -> None:
+    """PEFT without mixing: the rows of each adapter are a batch of their own."""
+    for number, name in enumerate(names):
+        model.set_adapter(name)
+        theirs(model, Load(load.prompts[number :: len(names)], load.tokens))
+
+
+def measured(contenders: dict[str, Callable[[], None]], load: Load, repeats: int) -> dict:
+    """Contender → tokens per second, median of the rounds. A round is every contender once."""
+    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(repeats):
+        for name, run in contenders.items():
+            began = time.perf_counter()
+            run()
+            rates[name].append(load.generated / (time.perf_counter() - began))
+    return {name: statistics.median(found) for name, found in rates.items()}
+
+
+def main() -> None:
+    """Print a table of rates and ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", type=Path, nargs="?")
+    parser.add_argument("--home", type=Path, default=Path(".sluice"))
+    parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"])
+    parser.add_argument("--modules", default="all-linear", help="all-linear, or q_proj,v_proj")
+    parser.add_argument("--adapters", nargs="+", type=int, default=[1, 8, 32])
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--prompt", type=int, default=64)
+    parser.add_argument("--tokens", type=int, default=32)
+    parser.add_argument("--repeats", type=int, default=3)
+    chosen = parser.parse_args()
+    folder = chosen.model or only_model(chosen.home)
+    if folder is None:
+        print(f"serving: skipped, no model under {chosen.home}/models (`make assets`)")
+        return
+    torch.manual_seed(0)
+    load = Load(torch.randint(1000, 40000, (chosen.batch, chosen.prompt)), chosen.tokens)
+    with tempfile.TemporaryDirectory() as root:
+        table(chosen, folder, load, Path(root))
+
+
+def table(chosen: argparse.Namespace, folder: Path, load: Load, root: Path) -> None:
+    """Build every contender, measure, print."""
+    from transformers import AutoModelForCausalLM
+
+    dtype = getattr(torch, chosen.dtype)
+    modules = chosen.modules if chosen.modules == "all-linear" else chosen.modules.split(",")
+    names = [f"a{number}" for number in range(max(chosen.adapters))]
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+    model = with_adapters(
+        AutoModelForCausalLM.from_pretrained(folder, dtype=dtype), names, modules, root
+    )
+    engine = LlamaEngine(
+        folder,
+        EngineConfig(
+            dtype=chosen.dtype, step_tokens=4096, context=2048, slots=chosen.batch, max_adapters=256
+        ),
+    )
+    engine.prefixes = type(engine.prefixes)(0)  # repeats must not find their prompts computed
+    digests = [engine.load_adapter(root / name).digest for name in names]
+
+    def run_ours(count: int) -> Callable[[], None]:
+        arms: list[str | None] = [*digests[:count]] if count else [None]
+        return lambda: asyncio.run(ours(engine, arms, load))
+
+    def mixed(count: int) -> Callable[[], None]:
+        rows = [names[row % count] for row in range(chosen.batch)]
+        return lambda: theirs(model, load, adapter_names=rows)
+
+    contenders: dict[str, Callable[[], None]] = {"ours, base": run_ours(0)}
+    contenders |= {f"ours, {n} adapters": run_ours(n) for n in chosen.adapters}
+    contenders["transformers, base"] = lambda: theirs(plain, load)
+    contenders |= {f"PEFT mixed batch, {n} adapters": mixed(n) for n in chosen.adapters}
+    most = max(chosen.adapters)
+    contenders[f"PEFT one by one, {most} adapters"] = lambda: one_by_one(model, names, load)
+    try:
+        found = measured(contenders, load, chosen.repeats)
+    finally:
+        engine.close()
+    print(f"{chosen.dtype}, {chosen.modules}, batch {chosen.batch}, kernels: {engine.info.details}")
+    base, peer = found["ours, base"], found[f"PEFT mixed batch, {most} adapters"]
+    for name, rate in found.items():
+        print(f"{name:<32} {rate:8.1f} tok/s  {rate / base:6.2f} of our base", flush=True)
+    print(f"base against transformers        {base / found['transformers, base']:8.2f} times")
+    print(
+        f"{most} mixed against PEFT mixed      {found[f'ours, {most} adapters'] / peer:8.2f} times"
+    )
+
+
+if __name__ == "__main__":
+    main()
