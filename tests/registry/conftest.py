@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from registry_office import Office, open_office
+
+from tests.registry.registry_office import Office, open_office
 
 
 @pytest.fixture

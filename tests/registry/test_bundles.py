@@ -9,7 +9,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from registry_office import Office, open_office
 
 from contracts.card import (
     ATTESTATION_TYPE,
@@ -22,6 +21,7 @@ from contracts.registry import CandidateRegistered
 from shared.bundles import Verification, open_card, verify_bundle
 from shared.bundles.layout import candidate_tree
 from shared.signing import PublicKey, SigningKey, open_envelope, sign
+from tests.registry.registry_office import Office, open_office
 
 ATTESTATIONS = [
     "00-G2", "01-G1", "02-G3", "03-G4", "04-G5", "05-G8",

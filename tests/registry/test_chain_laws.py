@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from registry_office import Office
 
 from contracts.base import digest_of
 from contracts.card import ATTESTATION_TYPE, CARD_TYPE, PROMOTION_TYPE
 from shared.bundles import verify_bundle
 from shared.signing import SigningKey, open_envelope, payload_digest, sign
+from tests.registry.registry_office import Office
 
 Change = Callable[[dict[str, Any]], dict[str, Any]]
 OTHER = digest_of(b"other")

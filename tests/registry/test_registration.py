@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from registry_office import Office, open_office
 
 from contracts.commands import Withdraw
 from contracts.registry import AdapterId, CandidateRegistered, RegistrationRefused
@@ -23,6 +22,7 @@ from shared.errors import InvalidInput, SignatureInvalid
 from shared.signing import SigningKey
 from shared.testing.adapters import lora_config, lora_shapes, safetensors_bytes
 from shared.testing.runs import START, gate_verdicts, healthy_job, recorded_log
+from tests.registry.registry_office import Office, open_office
 
 LABEL = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)
 TASK = st.from_regex(r"[a-z0-9](?:[a-z0-9_.]{0,10}[a-z0-9])?", fullmatch=True)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from registry_office import Office
 
 from contracts.job import BaseModelRef
 from contracts.measure import Comparison, Interval
 from services.registry.adapters.tokenizers import TokenizerFolder
 from services.registry.readme import delta
+from tests.registry.registry_office import Office
 
 
 def _comparison(baseline: float, candidate: float, low: float, high: float) -> Comparison:

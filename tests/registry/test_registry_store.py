@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from registry_office import open_office
 from sqlalchemy import inspect
 
 from contracts.registry import CandidateRegistered
 from services.registry.store import RegistryStore
 from services.registry.store.models import Tables
 from shared.errors import Misconfigured, PeerUnavailable
+from tests.registry.registry_office import open_office
 
 
 def _binaries() -> Path | None:

@@ -82,8 +82,10 @@ def write_json(path, value):
     path.write_text(json.dumps(value))
 
 
-@pytest.fixture(scope="module")
-def shared_server(engine, adapter_folders):
+@pytest.fixture
+def server(engine, adapter_folders):
+    """A server of its own for each test: no late outcome of another reaches it."""
+
     def folders(digest):
         if digest == BROKEN:
             raise OSError("the store is away")
@@ -91,9 +93,3 @@ def shared_server(engine, adapter_folders):
 
     with Server(engine, folders) as server:
         yield server
-
-
-@pytest.fixture
-def server(shared_server):
-    shared_server.outcomes.clear()
-    return shared_server

@@ -25,7 +25,7 @@ metric_list:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("tokenized", [True, False], ids=["token ids", "text"])
 def test_lm_evaluation_harness_scores_choices_as_the_model_does(
-    shared_server,
+    server,
     base,
     reference,
     tokenized,
@@ -42,7 +42,7 @@ def test_lm_evaluation_harness_scores_choices_as_the_model_does(
         model="local-completions",
         model_args={
             "model": "base",
-            "base_url": f"{shared_server.url}/v1/completions",
+            "base_url": f"{server.url}/v1/completions",
             "tokenizer": str(base),
             "tokenizer_backend": "huggingface",
             "tokenized_requests": tokenized,
