@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from contracts.alerts import Alert
 from contracts.card import AdaptationCard, Attestation, DoNotTrain, Promotion, Revocation
 from contracts.catalog import EVENTS
-from contracts.commands import Approve, Cancel, Retry, Withdraw
+from contracts.commands import Approve, Cancel, Hold, Retry, Rollback, Withdraw
 from contracts.data import DatasetCard, Document, Row
 from contracts.economics import Ledger
 from contracts.failures import FailureReport, Trace
@@ -41,6 +41,8 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "command.cancel": Cancel,
     "command.retry": Retry,
     "command.approve": Approve,
+    "command.hold": Hold,
+    "command.rollback": Rollback,
     "command.withdraw": Withdraw,
     **{name.removeprefix("sluice.v1."): event for name, event in EVENTS.items()},
 }
