@@ -7,6 +7,7 @@ TELEMETRY stream from the stage's `since` on.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -23,9 +24,11 @@ from contracts.registry import CandidateRegistered
 from contracts.rollout import RolloutHeld, StageJudged, StageStarted
 from contracts.run import Run
 from contracts.subjects import RunRef
+from contracts.telemetry import Outcome
 from contracts.topology import consumer
 from services.rollout import ladder
 from services.rollout.adapters.traffic import Traffic
+from services.rollout.announcement import announced
 from services.rollout.judge import Limits, Verdict, alarm, conclude, judge, looks
 from services.rollout.stage import Window
 from shared.messaging.delivery import ServiceStops
@@ -77,7 +80,7 @@ def register(steps: Steps) -> None:
                 await step.state(ladder.occupied(candidate, other))
                 return
             stage = ladder.first_stage(candidate, since=await traffic().next_sequence())
-            await step.state(stage)
+            await step.state(announced(step.run, stage))
 
     @steps.on("watch", workers=workers("watch"))
     async def watch(step: Step) -> Event | None:
@@ -106,7 +109,9 @@ def register(steps: Steps) -> None:
         incumbent = ladder.incumbent(runs, judged.deployment)
         await steps.runlog.decide(
             step.run.ref,
-            lambda run: ladder.decide(run, judged, since=since, incumbent=incumbent),
+            lambda run: announced(
+                run, ladder.decide(run, judged, since=since, incumbent=incumbent)
+            ),
             cause=step.trigger.id,
         )
 
@@ -125,7 +130,7 @@ def register(steps: Steps) -> None:
                 return
             hold = ladder.newest_hold(run)
             # One release per hold, however often the command is delivered.
-            await steps.runlog.append(ref, stage, cause=hold.id)
+            await steps.runlog.append(ref, announced(run, stage), cause=hold.id)
 
     @steps.command("hold")
     async def hold(ref: RunRef, message: Msg) -> None:
@@ -204,10 +209,11 @@ async def _follow(
     batches = traffic.outcomes(run.ref.tenant, stage.deployment, since=since)
     async with aclosing(batches):
         async for batch in batches:
-            for sequence, outcome in batch:
+            for sequence, signal in batch:
                 if sequence < stage.since:
-                    window.add_reference(outcome)
-                elif window.add(outcome):
+                    if isinstance(signal, Outcome):
+                        window.add_reference(signal)
+                elif window.count(signal):
                     verdict = (
                         alarm(window, limits)
                         if deadline is None
@@ -238,7 +244,7 @@ def _window(stage: StageStarted, limits: Limits) -> Window:
     return Window(
         stage=stage.stage,
         adapter_id=stage.adapter_id,
-        latency_limit=limits.maximum_latency_ratio,
+        ratios=limits.ratios,
     )
 
 
@@ -275,11 +281,13 @@ async def _goes_on(step: Step) -> bool:
 
 async def _report(step: Step, stage: StageStarted, window: Window, want: int) -> None:
     have = window.outcomes
+    share = stage.percent / 100 if stage.stage == "canary" else 1.0
     total = next((n for n in looks(want) if n > have), have)
     arm = window.candidate
     await step.progress(
         "rollout",
         f"{stage.label}: {have} of {total} outcomes, {total - have} more needed"
+        f" (about {math.ceil((total - have) / share)} requests)"
         + (" (an estimate is outside its limits)" if have >= want else ""),
         done=have,
         total=total,

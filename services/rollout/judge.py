@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from contracts.job import AdaptationJob
 from contracts.measure import Comparison, Measurement, VerdictName
-from services.rollout.stage import REFERENCE_OUTCOMES, ArmCounts, Window
+from services.rollout.stage import REFERENCE_OUTCOMES, ArmCounts, Ratios, Tail, Window, percentile
 from shared.statistics import (
     compare_paired,
     compare_two_samples,
@@ -26,14 +26,16 @@ from shared.statistics import (
     proportion,
 )
 
-CHECKS = 5
-"""Success, errors, schema, latency, decay against the stable arm."""
+CHECKS = 9
+"""Success, errors, schema, latency, cost, drift, refusals, overrides, decay."""
 SMALL_SAMPLE = 10
 """Below this an estimate outside its limits says little by itself; only evidence counts."""
 PROLONGED = 4
 """A stage whose estimate is outside its limits collects up to this many times its outcomes."""
-SLOW_SHARE = 0.05
-"""The share of requests above a 95th percentile."""
+TAIL = 0.05
+"""The share of values above a 95th percentile."""
+FEW = 3
+"""Fewer refusals or overrides than this raise no doubt by themselves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,10 @@ class Limits:
     maximum_latency_ratio: float
     maximum_decay: float
     """Success below the stable arm's by more than this, as a proportion."""
+    maximum_cost_ratio: float = 1.5
+    maximum_drift: float = 1.5
+    maximum_refusal_increase: float = 0.05
+    maximum_override_rate: float = 0.05
     level: float
     stages: int
 
@@ -59,8 +65,20 @@ class Limits:
             minimum_validity=job.gates.minimum_validity,
             maximum_latency_ratio=policy.maximum_latency_ratio,
             maximum_decay=job.gates.maximum_decay,
+            maximum_cost_ratio=policy.maximum_cost_ratio,
+            maximum_drift=policy.maximum_drift,
+            maximum_refusal_increase=policy.maximum_refusal_increase,
+            maximum_override_rate=policy.maximum_override_rate,
             level=job.gates.level,
             stages=len(policy.stages) + 1,
+        )
+
+    @property
+    def ratios(self) -> Ratios:
+        return Ratios(
+            latency=self.maximum_latency_ratio,
+            cost=self.maximum_cost_ratio,
+            drift=self.maximum_drift,
         )
 
     @property
@@ -129,6 +147,10 @@ def harm(window: Window, limits: Limits) -> list[str]:
     """What the outcomes prove against the candidate, in words; empty if nothing."""
     arm, odds = window.candidate, limits.odds
     found: list[str] = []
+    if arm.incidents:  # hard stops: one is enough (ERRATA 11)
+        found.append(f"{arm.incidents} confirmed safety incident(s)")
+    if arm.faults:
+        found.append(f"the adapter could not be loaded for {arm.faults} request(s)")
     if _rate_below(limits.minimum_success, arm.successes, arm.judged, odds):
         found.append(
             f"success {_share(arm.successes, arm.judged)} is below {limits.minimum_success:.0%}"
@@ -140,10 +162,16 @@ def harm(window: Window, limits: Limits) -> list[str]:
             f"schema kept in {_share(arm.valid, arm.with_schema)}, below "
             f"{limits.minimum_validity:.0%}"
         )
-    if _rate_below(1 - SLOW_SHARE, window.timed - window.slow, window.timed, odds):
+    for tail, what, ratio in _tails(window):
+        if _rate_below(1 - TAIL, tail.n - tail.over, tail.n, odds):
+            found.append(f"{_share(tail.over, tail.n)} {what} {ratio:g} times the stable arm's p95")
+    if _rate_below(1 - limits.maximum_override_rate, *_not_overridden(arm), odds):
+        found.append(f"people overrode {_share(arm.overrides, arm.n)}")
+    if _refuses_more(window, limits):
+        stable = window.stable
         found.append(
-            f"{_share(window.slow, window.timed)} took more than {limits.maximum_latency_ratio:g} "
-            "times the stable arm's p95"
+            f"refused {_share(arm.refusals, arm.read)}, the stable arm "
+            f"{_share(stable.refusals, stable.read)}"
         )
     if _decayed(window, limits):
         stable = window.stable
@@ -173,38 +201,51 @@ def doubt(window: Window, limits: Limits) -> list[str]:
             f"schema kept in {_share(arm.valid, arm.with_schema)}, wanted "
             f"{limits.minimum_validity:.0%}"
         )
-    if (ratio := latency_ratio(window)) is not None and ratio > limits.maximum_latency_ratio:
-        found.append(
-            f"p95 latency {ratio:.1f} times the stable arm's, at most "
-            f"{limits.maximum_latency_ratio:g} wanted"
-        )
+    for what, quantity, most in (
+        ("latency", "latencies_ms", limits.maximum_latency_ratio),
+        ("tokens", "tokens", limits.maximum_cost_ratio),
+        ("perplexity", "perplexities", limits.maximum_drift),
+    ):
+        ratio = p95_ratio(window, quantity)
+        if ratio is not None and ratio > most:
+            found.append(f"p95 {what} {ratio:.1f} times the stable arm's, at most {most:g} wanted")
+    if arm.overrides >= FEW and arm.overrides > limits.maximum_override_rate * arm.n:
+        found.append(f"people overrode {_share(arm.overrides, arm.n)}")
+    more = _refusal_increase(window)
+    if arm.refusals >= FEW and more is not None and more > limits.maximum_refusal_increase:
+        found.append(f"refused {_share(arm.refusals, arm.read)}, {100 * more:.0f} points more")
     return found
 
 
-def latency_ratio(window: Window) -> float | None:
+def p95_ratio(window: Window, quantity: str) -> float | None:
     """Candidate p95 over stable p95; None while an arm is too small to have one."""
-    arms = window.candidate, window.stable
-    if min(len(a.latencies_ms) for a in arms) < REFERENCE_OUTCOMES:
+    candidate: list[float] = getattr(window.candidate, quantity)
+    stable: list[float] = getattr(window.stable, quantity)
+    if min(len(candidate), len(stable)) < REFERENCE_OUTCOMES:
         return None
-    return window.candidate.latency_ms(95) / window.stable.latency_ms(95)
+    return percentile(candidate, 95) / percentile(stable, 95)
 
 
 def reach(window: Window, limits: Limits) -> str:
     """What this sample could have shown, so that a pass is not read as more than it is (G9)."""
-    n = window.candidate.judged
+    text = detects(window.candidate.judged, limits)
+    detectable = next((c.detectable for c in comparisons(window, limits)), None)
+    if "or less" in text and detectable is not None and detectable < 1:
+        text += (
+            f", and a change of {100 * detectable:.0f} points against the stable arm (80 % power)"
+        )
+    return text
+
+
+def detects(n: int, limits: Limits) -> str:
+    """The worst success that `n` outcomes would not prove to be harm, in words."""
     outcomes = f"{n} outcome{'' if n == 1 else 's'}"
     if not _rate_below(limits.minimum_success, 0, n, limits.odds):
         return f"{outcomes}: too few to prove harm, even if every request had failed"
     shown = max(s for s in range(n + 1) if _rate_below(limits.minimum_success, s, n, limits.odds))
     if shown == 0:
         return f"{outcomes}: only a failure of every request would show"
-    text = f"{outcomes}: a success of {shown / n:.0%} or less would show"
-    detectable = next((c.detectable for c in comparisons(window, limits)), None)
-    if detectable is not None and detectable < 1:
-        text += (
-            f", and a change of {100 * detectable:.0f} points against the stable arm (80 % power)"
-        )
-    return text
+    return f"{outcomes}: a success of {shown / n:.0%} or less would show"
 
 
 def measurements(window: Window, level: float) -> tuple[Measurement, ...]:
@@ -213,6 +254,11 @@ def measurements(window: Window, level: float) -> tuple[Measurement, ...]:
     fast, slow = window.stable.latencies_ms, window.candidate.latencies_ms
     if fast and slow:
         found.append(percentile_ratio("latency_p95_ratio", fast, slow, level=level))
+    for name in ("tokens", "perplexities"):
+        before, after = getattr(window.stable, name), getattr(window.candidate, name)
+        if before and after:
+            singular = {"tokens": "tokens", "perplexities": "perplexity"}[name]
+            found.append(percentile_ratio(f"{singular}_p95_ratio", before, after, level=level))
     if window.stage == "shadow" and window.pairs.n:
         agreed = window.pairs.both + window.pairs.neither
         found.append(proportion("agreement", agreed, window.pairs.n, level))
@@ -247,7 +293,7 @@ def comparisons(window: Window, limits: Limits) -> tuple[Comparison, ...]:
 
 def _verdict(verdict: VerdictName, text: str, window: Window, limits: Limits) -> Verdict:
     arm = window.candidate
-    latency = latency_ratio(window)
+    latency = p95_ratio(window, "latencies_ms")
     facts = [
         f"success {_share(arm.successes, arm.judged)}",
         f"errors {_share(arm.errors, arm.n)}",
@@ -268,6 +314,15 @@ def _arm(name: str, arm: ArmCounts, level: float) -> list[Measurement]:
         proportion(f"{name}_error_rate", arm.errors, arm.n, level),
         proportion(f"{name}_schema_validity", arm.valid, arm.with_schema, level),
     ]
+    optional = (
+        ("tool_call_validity", arm.tool_calls_valid, arm.tool_calls),
+        ("refusal_rate", arm.refusals, arm.read),
+        ("override_rate", min(arm.overrides, arm.n), arm.n if arm.overrides else 0),
+    )
+    rates += [proportion(f"{name}_{what}", k, n, level) for what, k, n in optional if n]
+    if arm.tokens and arm.successes:
+        cost = sum(arm.tokens) / arm.successes
+        rates.append(Measurement(name=f"{name}_tokens_per_success", value=cost, n=arm.successes))
     if not arm.latencies_ms:
         return rates
     n = len(arm.latencies_ms)
@@ -303,6 +358,42 @@ def _decayed(window: Window, limits: Limits) -> bool:
         level=1 - limits.check_error,
     )
     return interval.high < -limits.maximum_decay
+
+
+def _tails(window: Window) -> tuple[tuple[Tail, str, float], ...]:
+    ratios = window.ratios
+    return (
+        (window.latency, "took more than", ratios.latency),
+        (window.cost, "cost more tokens than", ratios.cost),
+        (window.drift, "had a perplexity above", ratios.drift),
+    )
+
+
+def _not_overridden(arm: ArmCounts) -> tuple[int, int]:
+    return max(0, arm.n - arm.overrides), arm.n
+
+
+def _refusal_increase(window: Window) -> float | None:
+    stable, candidate = window.stable, window.candidate
+    if not stable.read or not candidate.read:
+        return None
+    return candidate.refusals / candidate.read - stable.refusals / stable.read
+
+
+def _refuses_more(window: Window, limits: Limits) -> bool:
+    """Whether the candidate refuses more than the stable arm by more than the margin.
+
+    The joined sequences hold whether or not the arms answered the same requests.
+    """
+    more = _refusal_increase(window)
+    if more is None or more <= limits.maximum_refusal_increase:
+        return False
+    interval = difference_sequence(
+        (window.stable.refusals, window.stable.read),
+        (window.candidate.refusals, window.candidate.read),
+        level=1 - limits.check_error,
+    )
+    return interval.low > limits.maximum_refusal_increase
 
 
 def _rate_below(threshold: float, successes: int, n: int, odds: float) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -47,9 +47,9 @@ async def last_sequence(jetstream: JetStreamContext, stream: str) -> int:
 
 
 async def tail(
-    jetstream: JetStreamContext, stream: str, subject: str, *, since: int, idle_s: float = 1.0
+    jetstream: JetStreamContext, stream: str, *filters: str, since: int, idle_s: float = 1.0
 ) -> AsyncGenerator[list[Msg], None]:
-    """Batches of the messages on `subject` from sequence `since` on, in order, without end.
+    """Batches of the messages on any of `filters` from sequence `since` on, in order, without end.
 
     An empty batch says that nothing came for `idle_s`, or that the broker is away just now.
     """
@@ -62,7 +62,7 @@ async def tail(
             batch: list[Msg] = []
             try:
                 if subscription is None:
-                    subscription = await _open(jetstream, stream, subject, position)
+                    subscription = await _open(jetstream, stream, filters, position)
                 elif quiet >= _QUIET_BEFORE_CHECK:
                     await subscription.consumer_info()
                     quiet = 0
@@ -71,7 +71,7 @@ async def tail(
                 pass
             except _BROKER_AWAY as error:
                 heed_cancellation()
-                log.warning("%s: %r; opening it again at %d", subject, error, position)
+                log.warning("%s: %r; opening it again at %d", filters[0], error, position)
                 await _close(jetstream, stream, subscription)
                 subscription = None
                 await asyncio.sleep(idle_s)
@@ -96,7 +96,7 @@ async def history(
         return found
     subscription: Any = None
     try:
-        subscription = await _open(jetstream, stream, subject, max(1, since))
+        subscription = await _open(jetstream, stream, (subject,), max(1, since))
         there = int((await subscription.consumer_info()).num_pending or 0)
         while len(found) < there:
             found += await subscription.fetch(min(BATCH, there - len(found)), timeout=ANSWER_S)
@@ -108,11 +108,14 @@ async def history(
     return found
 
 
-async def _open(jetstream: JetStreamContext, stream: str, subject: str, position: int) -> Any:
+async def _open(
+    jetstream: JetStreamContext, stream: str, filters: Sequence[str], position: int
+) -> Any:
     return await jetstream.pull_subscribe(
-        subject,
+        filters[0],
         stream=stream,
         config=ConsumerConfig(
+            filter_subjects=list(filters) if len(filters) > 1 else None,
             ack_policy=ConsumerAckPolicy.NONE,
             deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
             opt_start_seq=position,

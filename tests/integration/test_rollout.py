@@ -116,7 +116,17 @@ async def users(jetstream, behaviours, *, ref: RunRef = REF, deployment="assista
                         outcome.model_dump_json().encode(),
                         stream="TELEMETRY",
                     )
+                    if outcome.arm == "canary":
+                        await opine(outcome, behaviours.get(stage.percent, HEALTHY))
             await asyncio.sleep(pace_s)
+
+    async def opine(outcome, behaviour) -> None:
+        for opinion in simulated.feedback(outcome, behaviour):
+            await jetstream.publish(
+                subjects.feedback("acme", deployment),
+                opinion.model_dump_json().encode(),
+                stream="TELEMETRY",
+            )
 
     def answers(stage, request, rng):
         about = {"deployment": deployment, "adapter": stage.adapter_id if stage else ADAPTER}
@@ -179,6 +189,15 @@ async def test_a_healthy_candidate_climbs_the_whole_ladder(jetstream, settings) 
     assert story(run) == WHOLE
     completed = run.log[-1].event
     assert (completed.adapter_id, completed.replaced) == (ADAPTER, "base")
+    stages = [r.event for r in run.log if isinstance(r.event, StageStarted)]
+    assert [(s.outcomes, s.requests) for s in stages] == [
+        (20, 20),
+        (3, 300),
+        (10, 100),
+        (20, 40),
+        (20, 20),
+    ]
+    assert stages[-1].detects == "20 outcomes: a success of 55% or less would show"
     one_percent = run.stages_judged[1]
     assert "3 outcomes: too few to prove harm" in one_percent.summary
     assert any("more needed" in p for p in progress)
@@ -194,6 +213,10 @@ async def test_a_healthy_candidate_climbs_the_whole_ladder(jetstream, settings) 
         pytest.param({0: simulated.Behaviour(valid=0.2)}, "shadow 0", id="bad in shadow"),
         pytest.param({10: simulated.Behaviour(success=0.1)}, "canary 10", id="bad at 10 %"),
         pytest.param({50: simulated.Behaviour(errors=0.6)}, "canary 50", id="erroring at 50 %"),
+        pytest.param({0: simulated.Behaviour(refuses=0.9)}, "shadow 0", id="refusing in shadow"),
+        pytest.param({50: simulated.Behaviour(tokens=400)}, "canary 50", id="costly at 50 %"),
+        pytest.param({50: simulated.Behaviour(overridden=0.6)}, "canary 50", id="overridden"),
+        pytest.param({10: simulated.Behaviour(incidents=0.9)}, "canary 10", id="unsafe at 10 %"),
     ],
 )
 async def test_a_bad_candidate_is_rolled_back(jetstream, settings, behaviours, stage) -> None:
