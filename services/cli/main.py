@@ -23,6 +23,7 @@ from services.cli.commands import (
     doctor,
     economics,
     failures,
+    keys,
     provision,
     revocations,
     runs,
@@ -80,6 +81,8 @@ app.command()(steer.withdraw)
 app.command()(revocations.revocations)
 app.command()(card.card)
 app.command()(verify.verify)
+app.command()(keys.countersign)
+app.add_typer(keys.app, name="keys")
 app.command()(alerts.alerts)
 app.add_typer(dead.app, name="dead")
 app.command()(failures.failures)

@@ -8,6 +8,7 @@ uniquely, and everything signed depends on the run's log alone.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -40,7 +41,7 @@ from shared.bundles import layout, open_card, required_attestations
 from shared.bundles.card import SignedCard
 from shared.bundles.chain import verdict_name
 from shared.errors import ArtifactCorrupt, ArtifactMissing, InvalidInput, SignatureInvalid
-from shared.signing import SigningKey, sign
+from shared.signing import PublicKey, SigningKey, sign
 
 _BASE = "base"
 Model = TypeVar("Model", Recipe, DatasetCard)
@@ -65,9 +66,12 @@ class Registry:
         store: RegistryStore,
         tokenizers: Tokenizers,
         maximum_rank: int = 256,
+        earlier_keys: Sequence[PublicKey] = (),
     ) -> None:
+        """`earlier_keys` signed cards before a rotation; those still close with the new key."""
         self._artifacts = artifacts
         self._key = key
+        self._trusted = (key.public, *earlier_keys)
         self._store = store
         self._tokenizers = tokenizers
         self._maximum_rank = maximum_rank
@@ -119,7 +123,7 @@ class Registry:
             or completed.adapter_id != registered.adapter_id
         ):
             raise _incomplete("rollout", f"is not of {registered.adapter_id}")
-        signed = open_card(self._artifacts.get(registered.card), [self._key.public])
+        signed = open_card(self._artifacts.get(registered.card), self._trusted)
         bundle = self._bundle(run, registered, signed, done)
         self._store.write(
             lambda ledger: _enter_promotion(ledger, registered, bundle, completed, done)

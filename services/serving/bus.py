@@ -27,7 +27,7 @@ from shared.bundles import open_card
 from shared.errors import SluiceError, TransientError
 from shared.messaging.cancellation import heed_cancellation
 from shared.messaging.tail import last_sequence, sequence_of, tail
-from shared.signing import PublicKey
+from shared.signing import load_ring
 
 log = logging.getLogger("sluice.serving")
 
@@ -128,7 +128,7 @@ class Projection:
 
     def _require_card(self, event: CandidateRegistered) -> None:
         """The card must verify and be about this adapter. Raises SignatureInvalid and others."""
-        signed = open_card(self._artifacts.get(event.card), [PublicKey.load(self._registry_key)])
+        signed = open_card(self._artifacts.get(event.card), load_ring(self._registry_key))
         if (signed.card.adapter_id, signed.card.training.adapter) != (
             event.adapter_id,
             event.adapter,
