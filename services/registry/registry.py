@@ -27,12 +27,13 @@ from contracts.registry import (
     CandidateRegistered,
     RegistrationRefused,
 )
-from contracts.rollout import RolledBack, RolloutCompleted
+from contracts.rollout import RolledBack, RolloutCompleted, StageJudged
 from contracts.run import Run
 from contracts.training import Recipe
 from services.registry import compatibility
 from services.registry.cards import Candidate, build_card
 from services.registry.chain import Judged, attest, completion, verdicts
+from services.registry.page import page
 from services.registry.readme import render
 from services.registry.store import AdapterRow, Ledger, RegistryStore
 from services.registry.versions import next_id
@@ -288,9 +289,12 @@ class Registry:
             adapter=card.training.adapter,
             key=self._key,
         )
+        verdict_of = (one.verdict for one in judged)
+        stages = [verdict for verdict in verdict_of if isinstance(verdict, StageJudged)]
         made = {
             **envelopes,
             layout.README: render(card).encode(),
+            layout.PAGE: page(card, stages, payload=signed.payload).encode(),
             layout.PUBLIC_KEY: self._key.public.pem,
         }
         files = {

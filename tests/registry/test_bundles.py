@@ -67,7 +67,8 @@ def test_a_promoted_bundle_verifies_with_the_public_key_alone(
     assert (found.ok, found.state, found.failed) == (True, "promoted", ())
     assert found.adapter_id == "SmolLM2-135M-Instruct-tool_calls-v1"
     assert {link.name for link in found.links} == {
-        "README.md", "card.dsse.json", "promotion.dsse.json", "signing-key.pub", "chain",
+        "README.md", "card.html", "card.dsse.json", "promotion.dsse.json", "signing-key.pub",
+        "chain",
         "adapter/adapter_config.json", "adapter/adapter_model.safetensors",
         "adapter/fingerprints.json", "adapter/recipe.json",
         *(f"attestations/{name}.dsse.json" for name in ATTESTATIONS),
@@ -107,7 +108,7 @@ def test_deleting_any_file_is_rejected_and_named(bundle: Path, key: SigningKey) 
         path.unlink()
         blamed = failed(verify_bundle(bundle, key.public))
         if name == "promotion.dsse.json":
-            assert blamed == {"README.md": "no signature covers it"}
+            assert blamed == dict.fromkeys(("README.md", "card.html"), "no signature covers it")
         else:
             assert blamed[name] == "is missing"
         path.write_bytes(content)
