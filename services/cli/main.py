@@ -23,6 +23,7 @@ from services.cli.commands import (
     doctor,
     economics,
     failures,
+    history,
     keys,
     provision,
     revocations,
@@ -72,6 +73,7 @@ app.command()(watch.watch)
 app.command()(runs.runs)
 app.command()(show.show)
 app.command()(compare.compare)
+app.command()(history.history)
 app.command()(steer.cancel)
 app.command()(steer.retry)
 app.command()(steer.approve)
