@@ -30,6 +30,7 @@ from shared.errors import PermanentError, TransientError
 from shared.messaging.batches import Refused
 from shared.messaging.broker import Bus
 from shared.messaging.tail import history, sequence_of
+from shared.metrics import Incidents
 
 log = logging.getLogger("sluice.monitoring")
 
@@ -49,6 +50,7 @@ class Monitoring:
         self._bus = bus
         self._consumer = consumer(bus.service, "outcomes")
         self.monitor = Monitor(load_rules())
+        self._incidents = Incidents(lambda: self.monitor.firing)
         self._seen = 0
         """Sequence of the newest outcome the monitor has counted."""
         self._unsent: deque[Notice] = deque()
@@ -90,6 +92,7 @@ class Monitoring:
         while self._unsent:
             await self._publish(self._unsent[0])
             self._unsent.popleft()
+        self._incidents.took(len(batch) - len(refused))
         return refused
 
     async def _publish(self, notice: Notice) -> None:
@@ -100,6 +103,7 @@ class Monitoring:
             await self._send("JOBS", subject, command, notice.message_id)
         subject = subjects.alert(alert.tenant, alert.deployment, alert.metric)
         await self._send(ALERTS, subject, alert, notice.message_id)
+        self._incidents.published(alert)
         log.warning("%s %s: %s %.3f", alert.metric, alert.state, alert.deployment, alert.value)
 
     async def _send(self, stream: str, subject: str, body: Frozen, message_id: str) -> None:

@@ -9,7 +9,8 @@ from contracts.base import Event
 from contracts.rollout import StageStarted
 from contracts.run import Run
 from services.rollout import ladder
-from services.rollout.judge import Limits, detects
+from services.rollout.limits import Limits
+from services.rollout.measured import detects
 
 Fact = TypeVar("Fact", bound=Event | None)
 

@@ -29,7 +29,8 @@ from contracts.topology import consumer
 from services.rollout import ladder
 from services.rollout.adapters.traffic import Traffic
 from services.rollout.announcement import announced
-from services.rollout.judge import Limits, Verdict, alarm, conclude, judge, looks
+from services.rollout.judge import Verdict, alarm, conclude, judge, looks
+from services.rollout.limits import Limits
 from services.rollout.stage import Window
 from shared.messaging.delivery import ServiceStops
 from shared.messaging.steps import Malformed, Step, Steps

@@ -27,6 +27,7 @@ from shared.bundles import open_card
 from shared.errors import SluiceError, TransientError
 from shared.messaging.cancellation import heed_cancellation
 from shared.messaging.tail import last_sequence, sequence_of, tail
+from shared.metrics import Answers
 from shared.signing import load_ring
 
 log = logging.getLogger("sluice.serving")
@@ -142,12 +143,14 @@ class TelemetrySink:
     def __init__(self, jetstream: Callable[[], JetStreamContext]) -> None:
         self._jetstream = jetstream
         self._queue: asyncio.Queue[Outcome | Feedback] = asyncio.Queue(OUTCOMES_IN_FLIGHT)
+        self._answers = Answers()
         self.dropped = 0
 
     async def emit(self, signal: Outcome | Feedback) -> None:
         """Only deployments are observed: the base or an adapter asked by name has no rollout."""
         if signal.deployment in UNOBSERVED:
             return
+        self._answers.record(signal)
         try:
             self._queue.put_nowait(signal)
         except asyncio.QueueFull:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import pytest
 
 from contracts.rollout import StageName
-from services.rollout.judge import Limits, Verdict, judge
+from services.rollout.judge import Verdict, judge
+from services.rollout.limits import Limits
 from services.rollout.stage import Window
 from tests.rollout.traffic import (
     ADAPTER,

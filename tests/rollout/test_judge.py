@@ -8,7 +8,8 @@ from itertools import islice
 
 import pytest
 
-from services.rollout.judge import Limits, alarm, conclude, judge, looks
+from services.rollout.judge import alarm, conclude, judge, looks
+from services.rollout.limits import Limits
 from services.rollout.stage import Window, window_of
 from tests.rollout.traffic import (
     ADAPTER,
