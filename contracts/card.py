@@ -16,7 +16,7 @@ from contracts.commands import WithdrawalKind
 from contracts.data import DatasetCard
 from contracts.diagnosis import Diagnosis, MethodChoice
 from contracts.evaluation import GateJudged
-from contracts.job import AdaptationJob
+from contracts.job import AdaptationJob, RolloutPolicy
 from contracts.rollout import StageJudged
 from contracts.training import AdapterTrained, Recipe
 
@@ -113,6 +113,36 @@ class Revocation(Frozen):
     kind: WithdrawalKind
     reason: str
     at: str
+
+
+class RolloutPackage(Frozen):
+    """What leaves the platform with a promoted bundle (H1): how and where it may be served.
+
+    Unsigned: everything in it is in the bundle's signed card.
+    """
+
+    schema_: Literal["sluice.rollout-package/v1"] = Field(
+        default="sluice.rollout-package/v1", alias="schema"
+    )
+    adapter_id: str
+    tenant: str
+    deployment: str
+    base_model: str
+    base: Digest
+    tokenizer: Digest
+    rank: int | None
+    """Of the LoRA matrices; None where the whole model was trained."""
+    adapter_bytes: int
+    """Of the weights' file: what an engine must hold."""
+    merge_policy: Literal["none", "static"]
+    stacking_policy: Literal["exclusive"]
+    policy: RolloutPolicy
+    monitoring: dict[str, float]
+    """Metric → alert threshold."""
+    rollback: str
+    reconsider_when: tuple[str, ...]
+    files: dict[str, Digest]
+    """The bundle's files by name."""
 
 
 class DoNotTrain(Frozen):

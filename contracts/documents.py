@@ -7,7 +7,14 @@ from typing import Any
 from pydantic import BaseModel
 
 from contracts.alerts import Alert
-from contracts.card import AdaptationCard, Attestation, DoNotTrain, Promotion, Revocation
+from contracts.card import (
+    AdaptationCard,
+    Attestation,
+    DoNotTrain,
+    Promotion,
+    Revocation,
+    RolloutPackage,
+)
 from contracts.catalog import EVENTS
 from contracts.commands import Approve, Cancel, Hold, Retry, Rollback, Withdraw
 from contracts.data import DatasetCard, Document, Row
@@ -33,6 +40,7 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "attestation": Attestation,
     "promotion": Promotion,
     "revocation": Revocation,
+    "rollout-package": RolloutPackage,
     "do-not-train": DoNotTrain,
     "progress": Progress,
     "telemetry": Outcome,

@@ -25,6 +25,7 @@ from services.cli.commands import (
     failures,
     history,
     keys,
+    package,
     provision,
     revocations,
     runs,
@@ -83,6 +84,7 @@ app.command()(steer.withdraw)
 app.command()(revocations.revocations)
 app.command()(card.card)
 app.command()(verify.verify)
+app.command()(package.package)
 app.command()(keys.countersign)
 app.add_typer(keys.app, name="keys")
 app.command()(alerts.alerts)

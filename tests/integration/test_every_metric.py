@@ -18,13 +18,6 @@ from shared.messaging.tail import history
 from tests.monitoring.provocations import provoked_by
 
 METRICS: tuple[MetricName, ...] = get_args(MetricName)
-ROWS = [f"M{row}" for row in range(1, 17)]
-
-
-def rows(function):
-    for row in ROWS:
-        function = pytest.mark.req(row)(function)
-    return function
 
 
 async def publish(connection: nats.NATS, signals) -> None:
@@ -35,7 +28,22 @@ async def publish(connection: nats.NATS, signals) -> None:
     await connection.flush()
 
 
-@rows
+@pytest.mark.req("M1")
+@pytest.mark.req("M2")
+@pytest.mark.req("M3")
+@pytest.mark.req("M4")
+@pytest.mark.req("M5")
+@pytest.mark.req("M6")
+@pytest.mark.req("M7")
+@pytest.mark.req("M8")
+@pytest.mark.req("M9")
+@pytest.mark.req("M10")
+@pytest.mark.req("M11")
+@pytest.mark.req("M12")
+@pytest.mark.req("M13")
+@pytest.mark.req("M14")
+@pytest.mark.req("M15")
+@pytest.mark.req("M16")
 async def test_each_metric_alerts_end_to_end_with_evidence_and_remediation(
     nats_server, settings
 ) -> None:
