@@ -26,7 +26,13 @@ from services.serving.engine.port import (
 )
 from services.serving.execution import AdapterFolders, Answer, Ask, Execution, OutcomeSink
 from services.serving.http import errors, render
-from services.serving.http.asks import chat_ask, completion_ask, prompts_of, rendered
+from services.serving.http.asks import (
+    chat_ask,
+    completion_ask,
+    prompts_of,
+    rendered,
+    repeated,
+)
 from services.serving.http.errors import HttpError
 from services.serving.http.wire import ChatRequest, CompletionRequest, FeedbackRequest
 from services.serving.keys import Caller, Keys
@@ -106,6 +112,7 @@ def create_app(
             await catch_up()
             return resolve()
 
+    @app.get("/health", include_in_schema=False)  # where clients of other engines look
     @app.get("/healthz")
     async def healthz() -> Response:
         now = engine()
@@ -128,50 +135,43 @@ def create_app(
         now, execution = running()
         chosen = await route(body.model, who, body.user)
         ask = chat_ask(now, body, request=who.id, tenant=who.caller.tenant, attempt=who.attempt)
-        answer = await execution.begin(ask, chosen)
-        head = _Head("chat.completion", "chatcmpl-" + who.id, body.model, answer.model, who.id)
+        asks = repeated(ask, body.n)
+        if body.stream and len(asks) > 1:
+            raise _cannot_stream("only one answer can stream")
+        answers = await asyncio.gather(*(execution.begin(ask, chosen) for ask in asks))
+        head = _Head("chat.completion", "chatcmpl-" + who.id, body.model, answers[0].model, who.id)
         if body.stream:
-            return head.stream(_chat_chunks(answer, body, head, now.tokenizer))
-        events = await answer.complete()
-        message, call = render.message(answer.text, body.tools)
-        choice = {
-            "index": 0,
-            "message": message,
-            "finish_reason": "tool_calls" if call else _reason(answer),
-            "logprobs": render.chat_logprobs(now.tokenizer, _logprobs(events))
-            if body.logprobs
-            else None,
-        }
-        return head.reply([choice], [answer])
+            return head.stream(_chat_chunks(answers[0], body, head, now.tokenizer))
+        events = await asyncio.gather(*(answer.complete() for answer in answers))
+        choices = [
+            _chat_choice(index, body, answer, happened, now.tokenizer)
+            for index, (answer, happened) in enumerate(zip(answers, events, strict=True))
+        ]
+        return head.reply(choices, answers)
 
     @app.post("/v1/completions")
     async def completions(body: CompletionRequest, who: Asked = who) -> Response:
         now, execution = running()
         chosen = await route(body.model, who, body.user)
-        prompts = prompts_of(now.tokenizer, body.prompt)
-        if body.stream and (len(prompts) > 1 or body.echo):
-            raise HttpError(
-                400,
-                "only one prompt without echo can stream",
-                code="invalid_request",
-                mend="set stream to false",
-            )
         asks = [
-            completion_ask(body, prompt, request=who.id, tenant=who.caller.tenant)
-            for prompt in prompts
+            ask
+            for prompt in prompts_of(now.tokenizer, body.prompt)
+            for ask in repeated(
+                completion_ask(body, prompt, request=who.id, tenant=who.caller.tenant), body.n
+            )
         ]
+        if body.stream and (len(asks) > 1 or body.echo):
+            raise _cannot_stream("only one answer to one prompt without echo can stream")
         answers = await asyncio.gather(*(execution.begin(ask, chosen) for ask in asks))
         head = _Head("text_completion", "cmpl-" + who.id, body.model, answers[0].model, who.id)
         if body.stream:
             return head.stream(_text_chunks(answers[0], body, head, now.tokenizer))
         events = await asyncio.gather(*(answer.complete() for answer in answers))
         choices = [
-            _text_choice(index, body, prompt, answer, happened, now.tokenizer)
-            for index, (prompt, answer, happened) in enumerate(
-                zip(prompts, answers, events, strict=True)
-            )
+            _text_choice(index, body, ask.generation.prompt, answer, happened, now.tokenizer)
+            for index, (ask, answer, happened) in enumerate(zip(asks, answers, events, strict=True))
         ]
-        return head.reply(choices, list(answers))
+        return head.reply(choices, answers)
 
     @app.post("/v1/feedback", status_code=202)
     async def feedback(body: FeedbackRequest, who: Asked = who) -> dict[str, str]:
@@ -239,6 +239,10 @@ def create_app(
     return app
 
 
+def _cannot_stream(message: str) -> HttpError:
+    return HttpError(400, message, code="invalid_request", mend="set stream to false")
+
+
 def _attempt(header: str) -> int:
     """`X-Sluice-Attempt`; what is no positive number is a first try."""
     return max(1, int(header)) if header.isdecimal() and len(header) < 6 else 1
@@ -289,6 +293,19 @@ def _reason(answer: Answer) -> str:
 
 def _logprobs(events: list[Any]) -> list[TokenLogprob]:
     return [e.logprob for e in events if isinstance(e, Token) and e.logprob is not None]
+
+
+def _chat_choice(
+    index: int, body: ChatRequest, answer: Answer, events: list[Any], tokenizer: Any
+) -> dict[str, Any]:
+    message, call = render.message(answer.text, body.tools)
+    logprobs = render.chat_logprobs(tokenizer, _logprobs(events)) if body.logprobs else None
+    return {
+        "index": index,
+        "message": message,
+        "finish_reason": "tool_calls" if call else _reason(answer),
+        "logprobs": logprobs,
+    }
 
 
 def _text_choice(
