@@ -15,6 +15,8 @@ EVENTS: dict[str, type[Event]] = {
         diagnosis.DiagnosisConcluded,
         diagnosis.TrainingDeclined,
         diagnosis.DiagnosisHalted,
+        diagnosis.TrainingVetoed,
+        diagnosis.DecisionReopened,
         curation.SynthesisRequested,
         curation.DatasetCurated,
         curation.CurationHalted,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from contracts.base import Event, Problem
 from contracts.curation import CurationHalted, DatasetCurated, SynthesisRequested
 from contracts.diagnosis import (
+    DecisionReopened,
     Diagnosis,
     DiagnosisConcluded,
     DiagnosisHalted,
@@ -17,8 +18,10 @@ from contracts.diagnosis import (
     RunRejected,
     TrainingAdvised,
     TrainingDeclined,
+    TrainingVetoed,
     Usage,
 )
+from contracts.economics import Condition
 from contracts.evaluation import GateJudged
 from contracts.fault import StepFailed
 from contracts.measure import VerdictName
@@ -159,8 +162,36 @@ def _concluded(event: DiagnosisConcluded) -> Telling:
 def _declined(event: TrainingDeclined) -> Telling:
     return Telling(
         headline=f"do not train: {event.rung} suffices",
-        details=(*_diagnosis(event.diagnosis), f"certificate {event.certificate}"),
+        details=(
+            *_diagnosis(event.diagnosis),
+            f"certificate {event.certificate}",
+            *(f"open again if {_condition(condition)}" for condition in event.conditions),
+        ),
         mood="good",
+    )
+
+
+def _vetoed(event: TrainingVetoed) -> Telling:
+    details, mends = _problems(event.problems)
+    return Telling(
+        headline="do not train: it does not pay",
+        details=details,
+        mood="bad",
+        mends=(*mends, "tell the run of a new price or volume with `sluice observe`"),
+    )
+
+
+def _condition(condition: Condition) -> str:
+    bounds = {"below": condition.below, "above": condition.above}
+    beyond = " or ".join(f"{side} {bound:g}" for side, bound in bounds.items() if bound is not None)
+    return f"{condition.quantity} goes {beyond}"
+
+
+def _reopened(event: DecisionReopened) -> Telling:
+    return Telling(
+        headline=f"the decision is open again: {event.reason}",
+        details=(f"seen by {event.source}",) if event.source else (),
+        mends=("ask anew with `sluice retry`",),
     )
 
 
@@ -322,6 +353,8 @@ _TELLERS: dict[type[Event], Callable[[Any], Telling]] = {
     DiagnosisConcluded: _concluded,
     TrainingDeclined: _declined,
     DiagnosisHalted: _halted,
+    TrainingVetoed: _vetoed,
+    DecisionReopened: _reopened,
     CurationHalted: _halted,
     SynthesisRequested: _synthesis_requested,
     RowsSynthesized: _synthesized,

@@ -8,11 +8,13 @@ from typing import Literal
 from contracts.base import Problem
 from contracts.curation import CurationHalted
 from contracts.diagnosis import (
+    DecisionReopened,
     DiagnosisConcluded,
     DiagnosisHalted,
     RunCancelled,
     RunRejected,
     TrainingDeclined,
+    TrainingVetoed,
 )
 from contracts.evaluation import GateJudged
 from contracts.fault import StepFailed
@@ -193,6 +195,10 @@ def _ending_of(event: object) -> Ending | None:
                 f"Use {name}; the signed certificate holds the numbers.",
                 good=True,
             )
+        case TrainingVetoed(problems=problems):
+            return Ending("Training does not pay", "Nothing was trained.", problems=problems)
+        case DecisionReopened(reason=reason):
+            return Ending("The decision is open again", reason, "Retry the run to ask anew.")
         case DiagnosisHalted(reason=reason, problems=problems):
             title = f"Diagnosis halted: {reason.replace('_', ' ')}"
             return Ending(title, "Training was not considered.", problems=problems)
