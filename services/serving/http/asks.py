@@ -64,7 +64,7 @@ def chat_ask(
             documents=[document.text for document in body.documents],
         ),
         generation=GenerationRequest(
-            prompt=rendered(engine, body.messages, tools),
+            prompt=_prompt(engine, body, tools),
             max_tokens=engine.info.context if wanted is None else wanted,
             sampling=_sampling(body),
             stop=body.stops,
@@ -107,12 +107,33 @@ def repeated(ask: Ask, n: int | None) -> list[Ask]:
     return [drawn(index) for index in range(n or 1)]
 
 
-def rendered(
-    engine: Engine, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
+def _prompt(
+    engine: Engine, body: ChatRequest, tools: Sequence[Mapping[str, Any]]
 ) -> tuple[int, ...]:
+    if not body.continue_final_message:
+        return rendered(engine, body.messages, tools)
+    *before, last = body.messages
+    if last.get("role") != "assistant":
+        raise HttpError(
+            400,
+            "continue_final_message needs a last message of the assistant",
+            code="invalid_request",
+            mend="end the messages with the answer's beginning",
+        )
+    return rendered(engine, before, tools, begun=_content(last.get("content")))
+
+
+def rendered(
+    engine: Engine,
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Mapping[str, Any]],
+    *,
+    begun: str = "",
+) -> tuple[int, ...]:
+    """The prompt's token ids; `begun` is the beginning of the answer."""
     turns = [{**m, "content": _content(m.get("content"))} for m in messages]
     try:
-        return tuple(chat.prompt_ids(engine.tokenizer, turns, tools))
+        return tuple(chat.prompt_ids(engine.tokenizer, turns, tools, begun=begun))
     except Exception as error:  # a template raises what it likes
         raise HttpError(
             400,

@@ -87,6 +87,8 @@ class ChatRequest(_Generate):
     max_tokens: int | None = Field(default=None, ge=0)
     max_completion_tokens: int | None = Field(default=None, ge=0)
     logprobs: bool | None = None
+    continue_final_message: bool = False
+    """The last message is the answer's beginning, to be gone on with (vLLM's name for it)."""
     documents: list[Document] = Field(default_factory=list)
     """Ours: `[1]` in the answer cites the first."""
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
