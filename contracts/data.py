@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import Field, JsonValue
 
 from contracts.base import Digest, Frozen
+from contracts.measure import Interval
 
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -69,6 +70,37 @@ class Document(Frozen):
     text: str = Field(min_length=1)
 
 
+class Annotation(Frozen):
+    """One rater's label of one row, on one line of the rubric (C2)."""
+
+    item: str = Field(min_length=1, max_length=200)
+    """The row's id."""
+    rater: str = Field(min_length=1, max_length=200)
+    """Who labels; a pseudonym will do, since only sameness counts."""
+    label: str = Field(min_length=1, max_length=200)
+    line: str = Field(default="label", min_length=1, max_length=200)
+    """The line of the rubric. Lines are measured apart: their labels do not compare."""
+    adjudication: bool = False
+    """An expert's decision of a disputed row. It settles the row and is no vote in kappa."""
+
+
+class LineAgreement(Frozen):
+    """How well raters agree on one line of the rubric."""
+
+    line: str
+    kind: Literal["cohen", "fleiss"]
+    kappa: float | None
+    """None where only one label was ever given: no evidence."""
+    interval: Interval | None = None
+    items: int
+    """Rows with at least two labels."""
+    raters: int
+    observed: float
+    """Share of pairs of labels that agree."""
+    base_rate: float
+    """Share of the commonest label."""
+
+
 class StageReport(Frozen):
     """What one curation stage did: rows in and out, and why the rest went."""
 
@@ -107,6 +139,8 @@ class DatasetCard(Frozen):
     composition_target: dict[str, float]
     contamination: dict[str, int]
     """Evaluation set → training rows dropped because they overlap it (C6)."""
+    agreement: tuple[LineAgreement, ...] = ()
+    """Of the raters, for each line of the rubric (C2)."""
     warnings: tuple[str, ...] = ()
     tools: dict[str, str] = Field(default_factory=dict)
     """Library → version that shaped the rows."""

@@ -10,7 +10,7 @@ from contracts.alerts import Alert
 from contracts.card import AdaptationCard, Attestation, DoNotTrain, Promotion, Revocation
 from contracts.catalog import EVENTS
 from contracts.commands import Approve, Cancel, Retry, Withdraw
-from contracts.data import DatasetCard, Document, Row
+from contracts.data import Annotation, DatasetCard, Document, Row
 from contracts.economics import Ledger
 from contracts.failures import FailureReport, Trace
 from contracts.job import AdaptationJob
@@ -23,6 +23,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 DOCUMENTS: dict[str, type[BaseModel]] = {
     "job": AdaptationJob,
     "row": Row,
+    "annotation": Annotation,
     "ledger": Ledger,
     "document": Document,
     "failure-trace": Trace,

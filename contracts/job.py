@@ -238,6 +238,13 @@ class CurationPolicy(Frozen):
     near_duplicate_threshold: float = Field(default=0.9, gt=0, le=1)
     """Jaccard similarity at which two rows are the same row."""
     validation_share: float = Field(default=0.05, ge=0, lt=1)
+    annotations: Uri | None = None
+    """JSON Lines of `contracts.data.Annotation`; a row may also carry `meta.annotations`, an
+    object of rater → label."""
+    minimum_kappa: float = Field(default=0.70, ge=0, le=1)
+    """Raters who agree less than this on a line of the rubric halt the run (C2)."""
+    refused_labels: tuple[str, ...] = ("reject",)
+    """A row that raters or an expert settle on one of these is not trained on."""
     licences: tuple[str, ...] = (
         "Apache-2.0",
         "MIT",

@@ -23,6 +23,7 @@ from services.cli.commands import (
     doctor,
     economics,
     failures,
+    label,
     provision,
     revocations,
     runs,
@@ -82,6 +83,7 @@ app.command()(alerts.alerts)
 app.add_typer(dead.app, name="dead")
 app.command()(failures.failures)
 app.command()(economics.economics)
+app.command()(label.label)
 app.command()(schema.schema)
 app.command()(doctor.doctor)
 app.command()(provision.provision)

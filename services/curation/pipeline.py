@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from contracts.base import Problem, digest_of
-from contracts.data import DatasetCard, Row, SourceRecord
+from contracts.curation import RecalibrationRequired
+from contracts.data import Annotation, DatasetCard, LineAgreement, Row, SourceRecord
 from contracts.job import AdaptationJob
 from services.curation import composition as mix
 from services.curation.card import markdown
 from services.curation.contamination import contamination_sweep
 from services.curation.duplicates import exact_duplicates, near_duplicates
 from services.curation.licences import PROPRIETARY, licence_problem, row_problems, source_problems
+from services.curation.raters import own_annotations, recalibration, settle
 from services.curation.reading import SourceFile, read_rows, summarised
 from services.curation.redaction import Audit, Detector, redaction
 from services.curation.rows import Fate, Stage, Tally, TracedRow, through
@@ -30,6 +32,8 @@ from services.curation.snapshot import (
 )
 from services.curation.splitting import split
 from services.curation.volatility import refusals
+from shared.annotations import Ballot, ballots, measured_lines, read_annotations, uncertain
+from shared.errors import InvalidInput
 
 HaltReason = Literal["licence", "unreadable", "too_few_rows", "volatile_facts"]
 
@@ -79,8 +83,9 @@ def curate(
     evaluation: Mapping[str, SourceFile],
     detector: Detector,
     *,
+    annotations: SourceFile | None = None,
     minimum_rows: int = 1,
-) -> Curated | Halted:
+) -> Curated | Halted | RecalibrationRequired:
     """Run every stage.
 
     Args:
@@ -89,6 +94,7 @@ def curate(
         sources: the training files.
         evaluation: set name (`dev`, `heldout`) → file; training rows that overlap one are dropped.
         detector: finds personal data and secrets.
+        annotations: labels of raters, besides those that rows carry themselves.
         minimum_rows: fewer rows than this after all stages halt with `too_few_rows`.
 
     """
@@ -101,6 +107,7 @@ def curate(
         for name, file in evaluation.items()
     }
     rows = list(_read_all(sources, problems))
+    labelled = _annotations(annotations, problems)
     if problems:
         return Halted("unreadable", summarised(problems, "unreadable rows"))
     blocked = row_problems(rows, job)
@@ -109,24 +116,44 @@ def curate(
     volatile = refusals(rows)
     if volatile:
         return Halted("volatile_facts", summarised(volatile, "volatile rows"))
+    labels = ballots([*labelled, *own_annotations(rows)])
+    agreed = measured_lines(labels)
+    divided = recalibration(agreed, labels, job.curation.minimum_kappa)
+    if divided:
+        return divided
     audit = Audit()
-    stream, tallies = through(_stages(job, held, detector, audit), rows)
+    stream, tallies = through(_stages(job, held, detector, audit, labels), rows)
     kept = list(stream)
     if len(kept) < minimum_rows:
         return Halted("too_few_rows", (_too_few(len(rows), len(kept), minimum_rows, tallies),))
-    return _snapshot(job, sources, rows, kept, tallies, audit, held)
+    return _snapshot(job, sources, rows, kept, tallies, audit, held, agreed)
 
 
 def _stages(
-    job: AdaptationJob, held: Mapping[str, Sequence[Row]], detector: Detector, audit: Audit
+    job: AdaptationJob,
+    held: Mapping[str, Sequence[Row]],
+    detector: Detector,
+    audit: Audit,
+    labels: Mapping[str, Ballot],
 ) -> list[Stage]:
     threshold = job.curation.near_duplicate_threshold
     return [
+        *([settle(labels, job.curation.refused_labels)] if labels else []),
         contamination_sweep(held),
         redaction(detector, audit),
         exact_duplicates(),
         near_duplicates(threshold),
     ]
+
+
+def _annotations(file: SourceFile | None, problems: list[Problem]) -> list[Annotation]:
+    if file is None:
+        return []
+    try:
+        return read_annotations(file.content, file.file)
+    except InvalidInput as error:
+        problems.extend(error.problems)
+        return []
 
 
 def _read_all(sources: Sequence[SourceFile], problems: list[Problem]) -> Iterator[TracedRow]:
@@ -164,6 +191,7 @@ def _snapshot(
     tallies: Sequence[Tally],
     audit: Audit,
     held: Mapping[str, Sequence[Row]],
+    agreed: tuple[LineAgreement, ...],
 ) -> Curated:
     train, validation = split(kept, job.curation.validation_share)
     fates: list[Fate] = [fate for tally in tallies for fate in tally.fates]
@@ -185,7 +213,11 @@ def _snapshot(
         composition=measured,
         composition_target=wanted,
         contamination=_contamination(tallies, held),
-        warnings=tuple(mix.deviations(measured, wanted, job.curation.composition_tolerance)),
+        agreement=agreed,
+        warnings=(
+            *mix.deviations(measured, wanted, job.curation.composition_tolerance),
+            *uncertain(agreed, job.curation.minimum_kappa),
+        ),
         tools=library_versions(),
     )
     return Curated(Snapshot(card, files), markdown(card), tuple(train))
