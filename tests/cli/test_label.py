@@ -48,7 +48,7 @@ def test_a_rater_sees_no_origin_and_no_other_label_and_goes_on_where_they_stoppe
         assert hidden not in first.output
     again = label(rows, "--rater", "ana", answers="1\nq\n")
     seen = [text.split("\n")[0] for text in again.output.split("user: ")[1:]]
-    assert not {s for s in seen} & {t.split("\n")[0] for t in first.output.split("user: ")[1:3]}
+    assert not set(seen) & {t.split("\n")[0] for t in first.output.split("user: ")[1:3]}
     kept = (rows.parent / "rows.jsonl.labels" / "round-1" / "ana.jsonl").read_text()
     assert len(kept.splitlines()) == 3
 

@@ -110,8 +110,9 @@ def _report(here: Round, minimum: float, *, json: bool) -> None:
             span = line.interval
             kappa = "no evidence" if line.kappa is None else f"{line.kappa:.2f}"
             inside = f" [{span.low:.2f}, {span.high:.2f}]" if span else ""
-            print(f"{line.line}: {line.kind} kappa {kappa}{inside}, {line.items} rows, "
-                  f"{line.raters} raters, {len(open_disputes[line.line])} disputes open")  # fmt: skip
+            size = f"{line.items} rows, {line.raters} raters"
+            still = f"{len(open_disputes[line.line])} disputes open"
+            print(f"{line.line}: {line.kind} kappa {kappa}{inside}, {size}, {still}")
             for item, share in worst[line.line]:
                 print(f"  {item}: {share:.0%} of its pairs of labels differ")
         for sentence in uncertain(lines, minimum):
