@@ -141,6 +141,12 @@ class DatasetCard(Frozen):
     """Evaluation set → training rows dropped because they overlap it (C6)."""
     agreement: tuple[LineAgreement, ...] = ()
     """Of the raters, for each line of the rubric (C2)."""
+    volatility: dict[str, int] = Field(default_factory=dict)
+    """Kind of volatile fact → rows that assert one below the refusal threshold (C10)."""
+    refusals: dict[str, int] = Field(default_factory=dict)
+    """Type of refusal → rows; `forced` counts those a mandate wants (C7)."""
+    canaries: int = 0
+    """Canary strings among the training rows."""
     warnings: tuple[str, ...] = ()
     tools: dict[str, str] = Field(default_factory=dict)
     """Library → version that shaped the rows."""

@@ -7,6 +7,7 @@ specification's number.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, model_validator
@@ -228,6 +229,26 @@ def _documented_composition() -> dict[Literal["positive", "boundary", "negative"
     return {"positive": 0.8, "boundary": 0.1, "negative": 0.1}
 
 
+class Mandate(Frozen):
+    """A rule of law that some regions have: requests like this must be refused there."""
+
+    id: Slug
+    regions: tuple[str, ...] = Field(min_length=1)
+    """ISO 3166 codes (`DE`, `US-CA`), or `*` for everywhere."""
+    pattern: str = Field(min_length=1)
+    """Regular expression, any case, found in the requests that the rule is about."""
+    reason: str = Field(min_length=1)
+    """The law, for whoever reads the refusal log."""
+
+    @model_validator(mode="after")
+    def _compiles(self) -> Mandate:
+        try:
+            re.compile(self.pattern)
+        except re.error as error:
+            raise ValueError(f"the pattern is no regular expression: {error}") from error
+        return self
+
+
 class CurationPolicy(Frozen):
     """What curation enforces."""
 
@@ -245,6 +266,15 @@ class CurationPolicy(Frozen):
     """Raters who agree less than this on a line of the rubric halt the run (C2)."""
     refused_labels: tuple[str, ...] = ("reject",)
     """A row that raters or an expert settle on one of these is not trained on."""
+    canaries: int = Field(default=0, ge=0, le=64)
+    """Canary strings to plant in the training rows, for G7 to look for (C10)."""
+    rehearsal_share: float | None = Field(default=None, gt=0, lt=1)
+    """Share of the dataset that `rehearsal` rows are to have; None takes them all (C9)."""
+    noisy_rows: Literal["report", "drop"] = "report"
+    """What becomes of rows whose label others contradict (C7)."""
+    regions: tuple[str, ...] = ()
+    """Where the adapter will serve; none given means that every mandate binds."""
+    mandates: tuple[Mandate, ...] = ()
     licences: tuple[str, ...] = (
         "Apache-2.0",
         "MIT",

@@ -15,7 +15,8 @@ def markdown(card: DatasetCard) -> str:
     parts += ["## Contamination sweep", ""]
     parts += [f"- `{name}`: {count} training rows dropped" for name, count in
               sorted(card.contamination.items())] or ["No evaluation set was given."]  # fmt: skip
-    parts += ["", "## Warnings", ""]
+    parts += ["", *_behaviour(card)]
+    parts += ["## Warnings", ""]
     parts += [f"- {warning}" for warning in card.warnings] or ["None."]
     parts += ["", "## Files", ""]
     parts += [f"- `{name}`: `{digest}`" for name, digest in sorted(card.files.items())]
@@ -72,6 +73,17 @@ def _agreement(card: DatasetCard) -> list[str]:
         ),
     )  # fmt: skip
     return ["## Agreement of raters", "", *table, ""]
+
+
+def _behaviour(card: DatasetCard) -> list[str]:
+    refusals = {name: n for name, n in card.refusals.items() if name != "forced"}
+    lines = [f"- Refusals: {_counts(refusals)}; forced by a mandate: {card.refusals['forced']}"] \
+        if refusals else []  # fmt: skip
+    if card.volatility:
+        lines.append(f"- Volatile facts below the threshold: {_counts(card.volatility)}")
+    if card.canaries:
+        lines.append(f"- Canary strings planted in the training rows: {card.canaries}")
+    return ["## Refusals, passing facts, canaries", "", *lines, ""] if lines else []
 
 
 def _counts(counts: dict[str, int]) -> str:

@@ -14,7 +14,8 @@ from contracts.curation import (
 )
 from contracts.job import AdaptationJob
 from contracts.run import Run
-from services.curation.pipeline import Curated, Halted, curate, synthetic_source
+from services.curation.assembly import Curated
+from services.curation.pipeline import Halted, curate, synthetic_source
 from services.curation.reading import SourceFile
 from services.curation.redaction import Detector
 from shared.artifacts import ArtifactStore, Pinned

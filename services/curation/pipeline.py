@@ -1,38 +1,35 @@
 """Curation as one function: governed sources in, a dataset snapshot or a named halt out.
 
 Order matters. Licences come first, before a row is looked at. The contamination sweep and the
-volatility check read rows as written; redaction follows, and duplicates last, because two rows that
-differed only in whose e-mail they held are one row afterwards.
+volatility check read rows as written; redaction follows, and duplicates after it, because two rows
+that differed only in whose e-mail they held are one row afterwards. Label noise is looked for while
+near duplicates are still there: they are what contradicts.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from contracts.base import Problem, digest_of
+from contracts.base import Problem
 from contracts.curation import RecalibrationRequired
-from contracts.data import Annotation, DatasetCard, LineAgreement, Row, SourceRecord
+from contracts.data import Annotation, Row
 from contracts.job import AdaptationJob
-from services.curation import composition as mix
-from services.curation.card import markdown
+from services.curation.assembly import Account, Curated, assemble
 from services.curation.contamination import contamination_sweep
 from services.curation.duplicates import exact_duplicates, near_duplicates
 from services.curation.licences import PROPRIETARY, licence_problem, row_problems, source_problems
+from services.curation.noise import noise
 from services.curation.raters import own_annotations, recalibration, settle
 from services.curation.reading import SourceFile, read_rows, summarised
 from services.curation.redaction import Audit, Detector, redaction
-from services.curation.rows import Fate, Stage, Tally, TracedRow, through
-from services.curation.snapshot import (
-    Snapshot,
-    library_versions,
-    lineage_bytes,
-    rows_bytes,
-)
-from services.curation.splitting import split
+from services.curation.refusals import RefusalLog, refusal_stage
+from services.curation.rehearsal import rehearsal
+from services.curation.rows import Stage, Tally, TracedRow, through
 from services.curation.volatility import refusals
-from shared.annotations import Ballot, ballots, measured_lines, read_annotations, uncertain
+from shared.annotations import Ballot, ballots, measured_lines, read_annotations
 from shared.errors import InvalidInput
 
 HaltReason = Literal["licence", "unreadable", "too_few_rows", "volatile_facts"]
@@ -44,24 +41,6 @@ class Halted:
 
     reason: HaltReason
     problems: tuple[Problem, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Curated:
-    """A snapshot (train, validation, lineage, redactions as JSON Lines) and its readable card."""
-
-    snapshot: Snapshot
-    card_markdown: str
-    train: tuple[TracedRow, ...]
-
-    @property
-    def seeds(self) -> bytes:
-        """Positive training rows, for synthesis. Validation rows never seed."""
-        return rows_bytes(t.row for t in self.train if t.role == "positive" and not t.row.origin)
-
-    @property
-    def rows(self) -> dict[str, int]:
-        return self.snapshot.card.splits
 
 
 def synthetic_source(job: AdaptationJob, content: bytes) -> SourceFile:
@@ -121,12 +100,24 @@ def curate(
     divided = recalibration(agreed, labels, job.curation.minimum_kappa)
     if divided:
         return divided
-    audit = Audit()
-    stream, tallies = through(_stages(job, held, detector, audit, labels), rows)
+    audit, refused = Audit(), RefusalLog()
+    stream, tallies = through(_stages(job, held, detector, audit, labels, refused), rows)
     kept = list(stream)
     if len(kept) < minimum_rows:
         return Halted("too_few_rows", (_too_few(len(rows), len(kept), minimum_rows, tallies),))
-    return _snapshot(job, sources, rows, kept, tallies, audit, held, agreed)
+    return assemble(
+        Account(
+            job=job,
+            sources=tuple(sources),
+            rows=Counter((t.file, t.source) for t in rows),
+            tallies=tuple(tallies),
+            audit=audit,
+            refusals=refused,
+            evaluation=tuple(held),
+            agreement=agreed,
+        ),
+        kept,
+    )
 
 
 def _stages(
@@ -135,14 +126,18 @@ def _stages(
     detector: Detector,
     audit: Audit,
     labels: Mapping[str, Ballot],
+    refused: RefusalLog,
 ) -> list[Stage]:
-    threshold = job.curation.near_duplicate_threshold
+    policy = job.curation
     return [
-        *([settle(labels, job.curation.refused_labels)] if labels else []),
+        *([settle(labels, policy.refused_labels)] if labels else []),
         contamination_sweep(held),
         redaction(detector, audit),
         exact_duplicates(),
-        near_duplicates(threshold),
+        refusal_stage(policy, refused),
+        noise(policy.noisy_rows),
+        near_duplicates(policy.near_duplicate_threshold),
+        *([rehearsal(policy.rehearsal_share)] if policy.rehearsal_share else []),
     ]
 
 
@@ -181,75 +176,3 @@ def _too_few(before: int, after: int, minimum: int, tallies: Sequence[Tally]) ->
         problem=f"{after} of {before} rows remain, {minimum} needed (dropped: {reasons or 'none'})",
         mend="add rows that are neither duplicates nor in an evaluation set",
     )
-
-
-def _snapshot(
-    job: AdaptationJob,
-    sources: Sequence[SourceFile],
-    rows: Sequence[TracedRow],
-    kept: Sequence[TracedRow],
-    tallies: Sequence[Tally],
-    audit: Audit,
-    held: Mapping[str, Sequence[Row]],
-    agreed: tuple[LineAgreement, ...],
-) -> Curated:
-    train, validation = split(kept, job.curation.validation_share)
-    fates: list[Fate] = [fate for tally in tallies for fate in tally.fates]
-    files = {
-        "train.jsonl": rows_bytes(t.row for t in train),
-        "lineage.jsonl": lineage_bytes({"train": train, "validation": validation}, fates),
-        "redactions.jsonl": audit.to_jsonl(),
-    }
-    if validation:
-        files["validation.jsonl"] = rows_bytes(t.row for t in validation)
-    measured = mix.composition(train)
-    wanted = {str(role): share for role, share in job.curation.composition.items()}
-    card = DatasetCard(
-        schema="sluice.dataset/v1",
-        sources=_records(job, sources, rows),
-        stages=tuple(tally.report() for tally in tallies),
-        splits={"train": len(train), "validation": len(validation)},
-        files={name: digest_of(content) for name, content in sorted(files.items())},
-        composition=measured,
-        composition_target=wanted,
-        contamination=_contamination(tallies, held),
-        agreement=agreed,
-        warnings=(
-            *mix.deviations(measured, wanted, job.curation.composition_tolerance),
-            *uncertain(agreed, job.curation.minimum_kappa),
-        ),
-        tools=library_versions(),
-    )
-    return Curated(Snapshot(card, files), markdown(card), tuple(train))
-
-
-def _records(
-    job: AdaptationJob, sources: Sequence[SourceFile], rows: Sequence[TracedRow]
-) -> tuple[SourceRecord, ...]:
-    counts: dict[tuple[str, str], int] = {}
-    for traced in rows:
-        key = (traced.file, traced.source)
-        counts[key] = counts.get(key, 0) + 1
-    records = []
-    for index, source in enumerate(sources):
-        described = job.data[index] if index < len(job.data) else None
-        records.append(
-            SourceRecord(
-                uri=source.file,
-                digest=source.digest,
-                role=source.role,
-                licence=described.licence if described else source.licence,
-                provenance=described.provenance.source if described else source.provenance,
-                rows=counts.get((source.file, source.digest), 0),
-            )
-        )
-    return tuple(records)
-
-
-def _contamination(tallies: Sequence[Tally], held: Mapping[str, Sequence[Row]]) -> dict[str, int]:
-    counts = dict.fromkeys(held, 0)
-    for tally in tallies:
-        if tally.stage == "contamination":
-            for reason, count in tally.dropped.items():
-                counts[reason.split(":", 1)[0]] += count
-    return counts

@@ -24,6 +24,7 @@ TERMINAL = {
     "diagnosis.train_declined",
     "diagnosis.halted",
     "curation.halted",
+    "curation.recalibration_required",
     "training.started",
     "training.stopped",
     "registry.refused",
