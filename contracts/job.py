@@ -258,6 +258,10 @@ class CurationPolicy(Frozen):
     composition_tolerance: float = Field(default=0.05, ge=0, le=1)
     near_duplicate_threshold: float = Field(default=0.9, gt=0, le=1)
     """Jaccard similarity at which two rows are the same row."""
+    semantic_threshold: float | None = Field(default=None, gt=0, le=1)
+    """Cosine of sentence vectors at which two rows say the same; None compares no meaning (C5)."""
+    paraphrase_threshold: float | None = Field(default=None, gt=0, le=1)
+    """Cosine at which a training request is an evaluation item in other words (C6)."""
     validation_share: float = Field(default=0.05, ge=0, lt=1)
     annotations: Uri | None = None
     """JSON Lines of `contracts.data.Annotation`; a row may also carry `meta.annotations`, an

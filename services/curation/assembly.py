@@ -56,6 +56,7 @@ class Account:
     evaluation: tuple[str, ...]
     """Names of the evaluation sets."""
     agreement: tuple[LineAgreement, ...]
+    embedder: str | None = None
 
 
 def assemble(account: Account, kept: Sequence[TracedRow]) -> Curated:
@@ -98,7 +99,7 @@ def assemble(account: Account, kept: Sequence[TracedRow]) -> Curated:
             *uncertain(account.agreement, policy.minimum_kappa),
             *warnings,
         ),
-        tools=library_versions(),
+        tools=library_versions() | ({"embedder": account.embedder} if account.embedder else {}),
     )
     return Curated(Snapshot(card, files), markdown(card), tuple(train))
 
@@ -127,7 +128,7 @@ def _records(account: Account) -> tuple[SourceRecord, ...]:
 def _contamination(account: Account) -> dict[str, int]:
     counts = dict.fromkeys(account.evaluation, 0)
     for tally in account.tallies:
-        if tally.stage == "contamination":
+        if tally.stage in {"contamination", "paraphrases"}:
             for reason, count in tally.dropped.items():
                 counts[reason.split(":", 1)[0]] += count
     return counts

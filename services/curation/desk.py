@@ -19,8 +19,17 @@ from services.curation.pipeline import Halted, curate, synthetic_source
 from services.curation.reading import SourceFile
 from services.curation.redaction import Detector
 from shared.artifacts import ArtifactStore, Pinned
+from shared.similarity.adapters.minilm import MiniLm
+from shared.similarity.meaning import Embedder
 
 Next = DatasetCurated | SynthesisRequested | CurationHalted | RecalibrationRequired
+
+
+def embedder_for(job: AdaptationJob) -> Embedder | None:
+    """The packaged embedding model, where the job compares by meaning. Raises Misconfigured."""
+    policy = job.curation
+    wanted = policy.semantic_threshold is not None or policy.paraphrase_threshold is not None
+    return MiniLm() if wanted else None
 
 
 class Desk:
@@ -52,6 +61,7 @@ class Desk:
             },
             self._detector,
             annotations=self._annotations(job),
+            embedder=embedder_for(job),
         )
         if isinstance(outcome, RecalibrationRequired):
             return outcome

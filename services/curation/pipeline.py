@@ -9,8 +9,9 @@ near duplicates are still there: they are what contradicts.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from contracts.base import Problem
@@ -21,6 +22,7 @@ from services.curation.assembly import Account, Curated, assemble
 from services.curation.contamination import contamination_sweep
 from services.curation.duplicates import exact_duplicates, near_duplicates
 from services.curation.licences import PROPRIETARY, licence_problem, row_problems, source_problems
+from services.curation.meaning import paraphrase_sweep, semantic_duplicates
 from services.curation.noise import noise
 from services.curation.raters import own_annotations, recalibration, settle
 from services.curation.reading import SourceFile, read_rows, summarised
@@ -30,7 +32,8 @@ from services.curation.rehearsal import rehearsal
 from services.curation.rows import Stage, Tally, TracedRow, through
 from services.curation.volatility import refusals
 from shared.annotations import Ballot, ballots, measured_lines, read_annotations
-from shared.errors import InvalidInput
+from shared.errors import InvalidInput, Misconfigured
+from shared.similarity.meaning import Embedder
 
 HaltReason = Literal["licence", "unreadable", "too_few_rows", "volatile_facts"]
 
@@ -63,6 +66,7 @@ def curate(
     detector: Detector,
     *,
     annotations: SourceFile | None = None,
+    embedder: Embedder | None = None,
     minimum_rows: int = 1,
 ) -> Curated | Halted | RecalibrationRequired:
     """Run every stage.
@@ -74,6 +78,7 @@ def curate(
         evaluation: set name (`dev`, `heldout`) → file; training rows that overlap one are dropped.
         detector: finds personal data and secrets.
         annotations: labels of raters, besides those that rows carry themselves.
+        embedder: compares by meaning, where the job gives a threshold for it.
         minimum_rows: fewer rows than this after all stages halt with `too_few_rows`.
 
     """
@@ -101,7 +106,7 @@ def curate(
     if divided:
         return divided
     audit, refused = Audit(), RefusalLog()
-    stream, tallies = through(_stages(job, held, detector, audit, labels, refused), rows)
+    stream, tallies = through(_stages(job, held, detector, audit, labels, refused, embedder), rows)
     kept = list(stream)
     if len(kept) < minimum_rows:
         return Halted("too_few_rows", (_too_few(len(rows), len(kept), minimum_rows, tallies),))
@@ -115,6 +120,7 @@ def curate(
             refusals=refused,
             evaluation=tuple(held),
             agreement=agreed,
+            embedder=embedder.name if embedder else None,
         ),
         kept,
     )
@@ -127,18 +133,31 @@ def _stages(
     audit: Audit,
     labels: Mapping[str, Ballot],
     refused: RefusalLog,
+    embedder: Embedder | None,
 ) -> list[Stage]:
     policy = job.curation
     return [
         *([settle(labels, policy.refused_labels)] if labels else []),
         contamination_sweep(held),
+        *_by_meaning(embedder, policy.paraphrase_threshold, partial(paraphrase_sweep, held)),
         redaction(detector, audit),
         exact_duplicates(),
         refusal_stage(policy, refused),
         noise(policy.noisy_rows),
         near_duplicates(policy.near_duplicate_threshold),
+        *_by_meaning(embedder, policy.semantic_threshold, semantic_duplicates),
         *([rehearsal(policy.rehearsal_share)] if policy.rehearsal_share else []),
     ]
+
+
+def _by_meaning(
+    embedder: Embedder | None, threshold: float | None, stage: Callable[[Embedder, float], Stage]
+) -> list[Stage]:
+    if threshold is None:
+        return []
+    if embedder is None:
+        raise Misconfigured("the job compares by meaning, and no embedder is here")
+    return [stage(embedder, threshold)]
 
 
 def _annotations(file: SourceFile | None, problems: list[Problem]) -> list[Annotation]:
