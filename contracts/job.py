@@ -270,6 +270,8 @@ class CurationPolicy(Frozen):
     """Raters who agree less than this on a line of the rubric halt the run (C2)."""
     refused_labels: tuple[str, ...] = ("reject",)
     """A row that raters or an expert settle on one of these is not trained on."""
+    private_terms: tuple[Annotated[str, Field(min_length=3)], ...] = ()
+    """Names of schemas, tables and projects that leave the rows as `<PRIVATE>` (C3)."""
     canaries: int = Field(default=0, ge=0, le=64)
     """Canary strings to plant in the training rows, for G7 to look for (C10)."""
     rehearsal_share: float | None = Field(default=None, gt=0, lt=1)

@@ -24,6 +24,7 @@ from services.curation.duplicates import exact_duplicates, near_duplicates
 from services.curation.licences import PROPRIETARY, licence_problem, row_problems, source_problems
 from services.curation.meaning import paraphrase_sweep, semantic_duplicates
 from services.curation.noise import noise
+from services.curation.private import WithPrivateTerms
 from services.curation.raters import own_annotations, recalibration, settle
 from services.curation.reading import SourceFile, read_rows, summarised
 from services.curation.redaction import Audit, Detector, redaction
@@ -105,6 +106,8 @@ def curate(
     divided = recalibration(agreed, labels, job.curation.minimum_kappa)
     if divided:
         return divided
+    if job.curation.private_terms:
+        detector = WithPrivateTerms(detector, job.curation.private_terms)
     audit, refused = Audit(), RefusalLog()
     stream, tallies = through(_stages(job, held, detector, audit, labels, refused, embedder), rows)
     kept = list(stream)

@@ -22,6 +22,7 @@ from typing import Any
 
 from services.curation.adapters.light_import import hidden
 from services.curation.redaction import Span
+from services.curation.spelled import spelled
 
 THRESHOLD = 0.35
 
@@ -86,7 +87,8 @@ _RULES: tuple[tuple[str, re.Pattern[str]], ...] = (
         "HOST",
         re.compile(
             r"\b(?:https?|ssh|ftp|ldaps?|redis|mongodb|postgres(?:ql)?|mysql|amqp|nats)://"
-            r"(?:[^\s/@\"']+@)?(?P<value>(?!(?:localhost|host(?:name)?|server|domain|address|your)\b)[a-z][a-z0-9-]*)(?=[:/\"'\s]|$)",
+            r"(?:[^\s/@\"']+@)?(?P<value>(?!(?:localhost|host(?:name)?|server|domain|address|your)\b)[a-z][a-z0-9-]*)(?=[:/\"'\s]|$)"
+            r"(?![^\s/\"']*@)",
             re.IGNORECASE,
         ),
     ),
@@ -125,7 +127,9 @@ class PiiDetector:
     def detect(self, texts: Sequence[str]) -> list[list[Span]]:
         """The spans of every text; kinds are placeholder names (`EMAIL`, `SECRET`)."""
         distinct = list(dict.fromkeys(text for text in texts if text.strip()))
-        spans = {text: [*self._personal(text), *_by_rule(text)] for text in distinct}
+        spans = {
+            text: [*self._personal(text), *_by_rule(text), *spelled(text)] for text in distinct
+        }
         for index, span in _secrets(distinct):
             spans[distinct[index]].append(span)
         return [list(spans.get(text, ())) for text in texts]
