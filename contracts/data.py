@@ -34,6 +34,8 @@ class Origin(Frozen):
     top_p: float
     prompt_template: str
     seed_row: str | None = None
+    sandbox_run: Digest | None = None
+    """The record of the run that verified it, in the generation's records."""
 
 
 class Row(Frozen):
@@ -61,6 +63,23 @@ class Row(Frozen):
     def cluster(self) -> str:
         """The group, or the row itself."""
         return self.group or self.id
+
+
+class RowTemplate(Frozen):
+    """Rows by rule, for a task that has no examples yet.
+
+    `{slot}` stands for a value of that slot in `request`, `target` and `expected`; each way to fill
+    the slots is one row.
+    """
+
+    id: str = Field(min_length=1, max_length=100)
+    request: str = Field(min_length=1)
+    target: str = Field(min_length=1)
+    expected: str | None = None
+    """JSON, once its slots are filled."""
+    system: str | None = None
+    tools: tuple[dict[str, JsonValue], ...] = ()
+    slots: dict[str, tuple[str, ...]]
 
 
 class Document(Frozen):

@@ -10,7 +10,7 @@ from contracts.alerts import Alert
 from contracts.card import AdaptationCard, Attestation, DoNotTrain, Promotion, Revocation
 from contracts.catalog import EVENTS
 from contracts.commands import Approve, Cancel, Retry, Withdraw
-from contracts.data import Annotation, DatasetCard, Document, Row
+from contracts.data import Annotation, DatasetCard, Document, Row, RowTemplate
 from contracts.economics import Ledger
 from contracts.failures import FailureReport, Trace
 from contracts.job import AdaptationJob
@@ -24,6 +24,7 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "job": AdaptationJob,
     "row": Row,
     "annotation": Annotation,
+    "row-template": RowTemplate,
     "ledger": Ledger,
     "document": Document,
     "failure-trace": Trace,

@@ -57,6 +57,7 @@ class Account:
     """Names of the evaluation sets."""
     agreement: tuple[LineAgreement, ...]
     embedder: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def assemble(account: Account, kept: Sequence[TracedRow]) -> Curated:
@@ -98,6 +99,7 @@ def assemble(account: Account, kept: Sequence[TracedRow]) -> Curated:
             *mix.deviations(measured, wanted, policy.composition_tolerance),
             *uncertain(account.agreement, policy.minimum_kappa),
             *warnings,
+            *account.notes,
         ),
         tools=library_versions() | ({"embedder": account.embedder} if account.embedder else {}),
     )

@@ -62,6 +62,7 @@ class Desk:
             self._detector,
             annotations=self._annotations(job),
             embedder=embedder_for(job),
+            notes=() if run.synthesized is None else run.synthesized.alarms,
         )
         if isinstance(outcome, RecalibrationRequired):
             return outcome

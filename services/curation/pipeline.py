@@ -68,6 +68,7 @@ def curate(
     *,
     annotations: SourceFile | None = None,
     embedder: Embedder | None = None,
+    notes: Sequence[str] = (),
     minimum_rows: int = 1,
 ) -> Curated | Halted | RecalibrationRequired:
     """Run every stage.
@@ -80,6 +81,7 @@ def curate(
         detector: finds personal data and secrets.
         annotations: labels of raters, besides those that rows carry themselves.
         embedder: compares by meaning, where the job gives a threshold for it.
+        notes: what synthesis warns of, for the card.
         minimum_rows: fewer rows than this after all stages halt with `too_few_rows`.
 
     """
@@ -124,6 +126,7 @@ def curate(
             evaluation=tuple(held),
             agreement=agreed,
             embedder=embedder.name if embedder else None,
+            notes=tuple(f"synthesis: {note}" for note in notes),
         ),
         kept,
     )

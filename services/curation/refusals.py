@@ -16,7 +16,7 @@ from functools import cache
 from importlib import resources
 
 from contracts.data import Row
-from contracts.job import CurationPolicy, Mandate
+from contracts.governance import CurationPolicy, Mandate
 from services.curation.rows import Stage, Tally, TracedRow, request_text
 
 FILE = "refusals.jsonl"

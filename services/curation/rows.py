@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from contracts.base import Digest
 from contracts.data import Row, StageReport
-from contracts.job import DataRole
+from contracts.governance import DataRole
 
 
 @dataclass(frozen=True, slots=True)
