@@ -18,6 +18,7 @@ from services.cli.commands import (
     alerts,
     card,
     compare,
+    data,
     dead,
     diagnose,
     doctor,
@@ -81,6 +82,7 @@ app.command()(card.card)
 app.command()(verify.verify)
 app.command()(alerts.alerts)
 app.add_typer(dead.app, name="dead")
+app.add_typer(data.app, name="data")
 app.command()(failures.failures)
 app.command()(economics.economics)
 app.command()(label.label)
