@@ -15,7 +15,7 @@ from contracts.economics import Ledger
 from contracts.failures import FailureReport, Trace
 from contracts.job import AdaptationJob
 from contracts.progress import Progress
-from contracts.telemetry import Feedback, Outcome
+from contracts.telemetry import Feedback, Interaction, Outcome
 from contracts.training import Recipe
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -39,6 +39,7 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "progress": Progress,
     "telemetry": Outcome,
     "feedback": Feedback,
+    "interaction": Interaction,
     "alert": Alert,
     "command.cancel": Cancel,
     "command.retry": Retry,

@@ -11,6 +11,8 @@ import yaml
 from typer.testing import CliRunner
 
 from contracts.base import digest_of
+from contracts.subjects import feedback as feedback_subject
+from contracts.telemetry import Feedback, Interaction
 from services.cli.main import app
 from tests.curation.samples import clean_rows, jsonl, row
 
@@ -79,3 +81,23 @@ def test_data_that_must_not_be_trained_on_ends_with_its_problems(spec: Path) -> 
     assert done.exit_code == 3
     assert "incompatible licence" in done.output
     assert not (spec.parent / "d").exists()
+
+
+async def test_feedback_is_taken_from_the_broker_where_no_file_is_given(js, sluice, tmp_path):
+    for tenant, request in (("acme", "r1"), ("other", "r2")):
+        given = Feedback(request_id=request, tenant=tenant, deployment="d", model="m",
+                         kind="accepted", at=1.0)  # fmt: skip
+        await js.publish(feedback_subject(tenant, "d"), given.model_dump_json().encode())
+    log = tmp_path / "log.jsonl"
+    log.write_text(
+        "".join(
+            Interaction(request_id=r, tenant="acme", answer="a", consent=True,
+                        messages=({"role": "user", "content": r},)).model_dump_json() + "\n"
+            for r in ("r1", "r2")
+        )
+    )  # fmt: skip
+    out = tmp_path / "rows.jsonl"
+    done = await sluice("data", "feedback", log, "--out", out, "--tenant", "acme", "--json")
+    assert done.code == 0, done.err
+    assert done.json["rows"] == {"desirable": 1}
+    assert done.json["left_out"] == {"no_feedback": 1}

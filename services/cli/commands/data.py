@@ -123,3 +123,61 @@ def _of_run(name: str, tenant: str) -> ReadFile:
 
     store, card = perform(work)
     return lambda file: store.get(card.files[file])
+
+
+@app.command()
+def feedback(
+    interactions: Annotated[
+        Path, typer.Argument(help="JSON Lines of `sluice schema interaction`, your own log.")
+    ],
+    out: Annotated[Path, typer.Option(help="The file of rows.")] = Path("feedback.jsonl"),
+    given: Annotated[
+        Path | None,
+        typer.Option("--feedback", help="JSON Lines of feedback; by default what the broker has."),
+    ] = None,
+    tenant: Tenant = DEFAULT_TENANT,
+    json: Json = False,
+) -> None:
+    """Thumbs, corrections and overrides as redacted rows for preference tuning, with consent."""
+    import json as codec
+    import subprocess
+    import sys
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        source = given
+        if source is None:
+            source = Path(folder) / "feedback"
+            source.write_bytes(_heard(tenant))
+        done = subprocess.run(
+            [sys.executable, "-m", "services.curation.feedback", tenant, str(interactions),
+             str(source), str(out)],
+            stdout=subprocess.PIPE,
+            check=False,
+        )  # fmt: skip
+    if done.returncode:
+        raise typer.Exit(done.returncode)
+    found = codec.loads(done.stdout)
+    if json:
+        print(done.stdout.decode().strip())
+        return
+    listed = ", ".join(f"{count} {kind}" for kind, count in found["rows"].items())
+    print(f"{out}: {listed or 'no rows'}")
+    for what in ("left_out", "redacted"):
+        for reason, count in found[what].items():
+            print(f"  {what.replace('_', ' ')}: {reason} {count}")
+
+
+def _heard(tenant: str) -> bytes:
+    """The tenant's feedback that the broker still has, as JSON Lines."""
+    from contracts.subjects import PREFIX
+    from services.cli.reading import messages
+    from services.cli.session import Session, perform
+
+    async def work(opened: Session) -> bytes:
+        subject = f"{PREFIX}.telemetry.{tenant}.*.feedback"
+        found = [m.data async for m in messages(opened.js, "TELEMETRY", subject)]
+        return b"".join(line + b"\n" for line in found)
+
+    heard: bytes = perform(work)
+    return heard
