@@ -20,6 +20,7 @@ EVENTS: dict[str, type[Event]] = {
         curation.SynthesisRequested,
         curation.DatasetCurated,
         curation.CurationHalted,
+        curation.RecalibrationRequired,
         synthesis.RowsSynthesized,
         training.TrainingStarted,
         training.AdapterTrained,

@@ -10,12 +10,12 @@ from contracts.alerts import Alert
 from contracts.card import AdaptationCard, Attestation, DoNotTrain, Promotion, Revocation
 from contracts.catalog import EVENTS
 from contracts.commands import Approve, Cancel, Observe, Retry, Withdraw
-from contracts.data import DatasetCard, Document, Row
+from contracts.data import Annotation, DatasetCard, Document, Row, RowTemplate
 from contracts.economics import Ledger
 from contracts.failures import FailureReport, Trace
 from contracts.job import AdaptationJob
 from contracts.progress import Progress
-from contracts.telemetry import Feedback, Outcome
+from contracts.telemetry import Feedback, Interaction, Outcome
 from contracts.training import Recipe
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -23,6 +23,8 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 DOCUMENTS: dict[str, type[BaseModel]] = {
     "job": AdaptationJob,
     "row": Row,
+    "annotation": Annotation,
+    "row-template": RowTemplate,
     "ledger": Ledger,
     "document": Document,
     "failure-trace": Trace,
@@ -37,6 +39,7 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "progress": Progress,
     "telemetry": Outcome,
     "feedback": Feedback,
+    "interaction": Interaction,
     "alert": Alert,
     "command.cancel": Cancel,
     "command.retry": Retry,

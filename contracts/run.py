@@ -7,7 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from contracts.base import Digest, Event
-from contracts.curation import CurationHalted, DatasetCurated, SynthesisRequested
+from contracts.curation import (
+    CurationHalted,
+    DatasetCurated,
+    RecalibrationRequired,
+    SynthesisRequested,
+)
 from contracts.diagnosis import (
     DecisionReopened,
     Diagnosis,
@@ -144,7 +149,7 @@ def _step(run: Run, event: Event) -> Run:
             return replace(run, status="halted", diagnosis=event.diagnosis)
         case DecisionReopened():
             return replace(run, reopened=(*run.reopened, event))
-        case CurationHalted() | TrainingVetoed():
+        case CurationHalted() | RecalibrationRequired() | TrainingVetoed():
             return replace(run, status="halted")
         case SynthesisRequested():
             return replace(run, synthesis_requested=event)

@@ -18,11 +18,13 @@ from services.cli.commands import (
     alerts,
     card,
     compare,
+    data,
     dead,
     diagnose,
     doctor,
     economics,
     failures,
+    label,
     provision,
     revocations,
     runs,
@@ -81,8 +83,10 @@ app.command()(card.card)
 app.command()(verify.verify)
 app.command()(alerts.alerts)
 app.add_typer(dead.app, name="dead")
+app.add_typer(data.app, name="data")
 app.command()(failures.failures)
 app.command()(economics.economics)
+app.command()(label.label)
 app.command()(schema.schema)
 app.command()(doctor.doctor)
 app.command()(provision.provision)

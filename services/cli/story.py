@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from contracts.base import Event, Problem
-from contracts.curation import CurationHalted, DatasetCurated, SynthesisRequested
+from contracts.curation import (
+    CurationHalted,
+    DatasetCurated,
+    RecalibrationRequired,
+    SynthesisRequested,
+)
 from contracts.diagnosis import (
     DecisionReopened,
     Diagnosis,
@@ -205,6 +210,17 @@ def _halted(event: DiagnosisHalted | CurationHalted) -> Telling:
     )
 
 
+def _recalibration(event: RecalibrationRequired) -> Telling:
+    details, mends = _problems(event.problems)
+    disputed = ", ".join(dispute.item for dispute in event.disputes[:MOST_PROBLEMS])
+    return Telling(
+        headline="curation halted: raters agree too little, the rubric wants recalibration",
+        details=(*details, f"most disputed rows: {disputed}") if disputed else details,
+        mood="bad",
+        mends=mends,
+    )
+
+
 def _synthesis_requested(event: SynthesisRequested) -> Telling:
     return Telling(headline=f"{event.rows} synthetic rows requested")
 
@@ -356,6 +372,7 @@ _TELLERS: dict[type[Event], Callable[[Any], Telling]] = {
     TrainingVetoed: _vetoed,
     DecisionReopened: _reopened,
     CurationHalted: _halted,
+    RecalibrationRequired: _recalibration,
     SynthesisRequested: _synthesis_requested,
     RowsSynthesized: _synthesized,
     DatasetCurated: _curated,

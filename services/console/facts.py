@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from contracts.base import Event
-from contracts.curation import CurationHalted, DatasetCurated, SynthesisRequested
+from contracts.curation import (
+    CurationHalted,
+    DatasetCurated,
+    RecalibrationRequired,
+    SynthesisRequested,
+)
 from contracts.diagnosis import (
     DecisionReopened,
     DiagnosisConcluded,
@@ -44,6 +49,8 @@ def sentence(event: Event) -> str:
             return f"The decision is open again: {reason}."
         case DiagnosisHalted(reason=reason) | CurationHalted(reason=reason):
             return f"Halted: {reason.replace('_', ' ')}."
+        case RecalibrationRequired(lines=lines):
+            return f"Halted: raters agree too little on {lines[0].line!r}."
         case SynthesisRequested(rows=rows):
             return f"Asked for {rows} synthetic rows."
         case RowsSynthesized(accepted=accepted, requested=requested):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from contracts.base import Problem
-from contracts.curation import CurationHalted
+from contracts.curation import CurationHalted, RecalibrationRequired
 from contracts.diagnosis import (
     DecisionReopened,
     DiagnosisConcluded,
@@ -205,6 +205,9 @@ def _ending_of(event: object) -> Ending | None:
         case CurationHalted(reason=reason, problems=problems):
             title = f"Curation halted: {reason.replace('_', ' ')}"
             return Ending(title, "The data must not be trained on.", problems=problems)
+        case RecalibrationRequired(problems=problems):
+            title = "Curation halted: raters agree too little"
+            return Ending(title, "The rubric wants recalibration.", problems=problems)
         case TrainingStopped(reason=reason, message=message, mend=mend, step=step):
             title = f"Training stopped at step {step}: {reason.replace('_', ' ')}"
             return Ending(title, message, mend)

@@ -26,6 +26,7 @@ TERMINAL = {
     "diagnosis.vetoed",
     "diagnosis.reopened",
     "curation.halted",
+    "curation.recalibration_required",
     "training.started",
     "training.stopped",
     "registry.refused",
