@@ -1,8 +1,8 @@
-"""Grants: what each service and each tenant may say and ask on the bus, derived from the topology.
+"""Grants: what each service and each tenant may say and ask on the bus, from the topology.
 
-The streams live in one NATS account, `bus`. Every service and every tenant has an account of its own
-that sees exactly what is granted here; nothing is granted by hand. An answer of the broker returns
-into the account that asked, so a forged reply subject reaches nobody else.
+The streams live in one NATS account, `bus`. Every service and every tenant has an account of its
+own that sees exactly what is granted here; nothing is granted by hand. An answer of the broker
+returns into the account that asked, so a forged reply subject reaches nobody else.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from services.cli.commands import (
     alerts,
     card,
     compare,
+    credentials,
     dead,
     diagnose,
     doctor,
@@ -85,6 +86,7 @@ app.command()(economics.economics)
 app.command()(schema.schema)
 app.command()(doctor.doctor)
 app.command()(provision.provision)
+app.command()(credentials.credentials)
 
 if __name__ == "__main__":
     app()

@@ -18,6 +18,7 @@ from services.cli.supervision.selection import select, user_programs
 from services.cli.supervision.supervisor import Program, Supervisor, pause_s
 from shared.errors import InvalidInput, Misconfigured
 from shared.leash import leashed
+from shared.messaging.accounts import OPERATOR, Logins
 from shared.messaging.embedded import free_port
 
 SERVICE = """\
@@ -178,6 +179,11 @@ async def platform(tmp_path, start, environment):
         await process.communicate()
 
 
+def with_login(url: str, home: Path) -> str:
+    """As `sluice up` knows the broker: every address there needs a login."""
+    return url.replace("://", f"://{Logins(home).login(OPERATOR)}@")
+
+
 async def ask(url: str) -> dict | None:
     import nats
 
@@ -208,11 +214,12 @@ async def test_one_command_starts_heals_and_ends_everything(
     url = f"nats://127.0.0.1:{port}"
     assert ready["urls"]["nats"] == url
     assert (tmp_path / "ready").exists()
+    url = with_login(url, settings.home)
     first = await ask(url)
     assert (first["pid"], first["base"]) == (ready["pids"]["echo"], "tiny")
 
     found = await sluice("provision", "--json")  # it names no broker and finds the one of `up`
-    assert found.json["nats_url"] == url
+    assert found.json["nats_url"] == ready["urls"]["nats"]
     other = await start("up", "--port", free_port(), "--only", "none")
     _, err = await other.communicate()
     assert other.returncode == 1

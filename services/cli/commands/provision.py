@@ -17,6 +17,7 @@ def provision(
     from contracts.topology import CONSUMERS, LEASES, STREAMS
     from services.cli.reporting import emit
     from services.cli.session import Session, perform
+    from shared.messaging.login import without_login
     from shared.messaging.provision import provision as make
 
     async def work(opened: Session) -> None:
@@ -24,7 +25,7 @@ def provision(
         if json:
             emit(
                 {
-                    "nats_url": opened.settings.nats_url,
+                    "nats_url": without_login(opened.settings.nats_url),
                     "streams": [row.name for row in STREAMS],
                     "consumers": [row.durable for row in CONSUMERS],
                     "buckets": [LEASES],
@@ -33,7 +34,7 @@ def provision(
         else:
             print(
                 f"{len(STREAMS)} streams, {len(CONSUMERS)} consumers and bucket {LEASES} "
-                f"at {opened.settings.nats_url}"
+                f"at {without_login(opened.settings.nats_url)}"
             )
 
     perform(work)
