@@ -6,7 +6,7 @@ there; what arrives is also published in the account, so that a plain subscripti
 
 from __future__ import annotations
 
-import nats
+from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import ExternalStream, RePublish, StreamConfig, StreamSource
 from nats.js.errors import NotFoundError
@@ -46,18 +46,24 @@ async def provision_tenant(url: str, logins: Logins, tenant: str, *, replicas: i
         nats.errors.Error: the broker does not know the tenant yet, or does not answer.
     """
     login = logins.login(keeper_user(tenant))
-    connection = await nats.connect(
-        url,
-        user=login.user,
-        password=login.password,
-        name=f"sluice-{login.user}",
-        allow_reconnect=False,
-        connect_timeout=5,
-    )
+    connection = Client()
     try:
+        await connection.connect(
+            url,
+            user=login.user,
+            password=login.password,
+            name=f"sluice-{login.user}",
+            allow_reconnect=False,
+            connect_timeout=5,
+            error_cb=_quiet,
+        )
         await _provision(connection.jetstream(timeout=5), logins, tenant, replicas)
     finally:
-        await connection.close()
+        await connection.close()  # a refused login leaves its socket open
+
+
+async def _quiet(_error: Exception) -> None:
+    """What goes wrong is raised where it is awaited."""
 
 
 async def _provision(

@@ -93,6 +93,29 @@ def test_the_pause_doubles_up_to_a_limit() -> None:
     assert [pause_s(n) for n in (1, 2, 3, 99)] == [0.5, 1.0, 2.0, 30.0]
 
 
+@pytest.mark.req("P6")
+async def test_a_tenant_gets_a_login_from_a_running_platform_and_reaches_only_its_own(
+    platform, sluice, settings
+) -> None:
+    """`late` is new to the broker; `demo` had its account from the start."""
+    import nats
+
+    _, ready, _ = platform
+    for tenant in ("demo", "late"):
+        found = await sluice("credentials", tenant, "--json")
+        assert found.json["nats_url"] == ready["urls"]["nats"]
+        assert os.stat(found.json["credentials"]).st_mode & 0o777 == 0o600  # noqa: PTH116
+        assert (await sluice("credentials", tenant)).out.strip() == found.json["url"]
+        connection = await nats.connect(found.json["url"])
+        js = connection.jetstream(timeout=2)
+        await js.publish(f"sluice.v1.job.{tenant}.r1.submit", b"{}", stream="JOBS")
+        with pytest.raises(nats.errors.TimeoutError):
+            await js.publish("sluice.v1.job.acme.r1.submit", b"{}", timeout=0.5)
+        await connection.close()
+    asked = await healed(with_login(ready["urls"]["nats"], settings.home), 0)
+    assert asked["pid"] == ready["pids"]["echo"]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
 async def test_a_leashed_program_dies_with_a_killed_parent() -> None:
     code = (

@@ -44,10 +44,12 @@ def credentials(
 async def _until_known(url: str, wait_s: float) -> None:
     """Until the broker lets the login in and its streams are there. Raises Misconfigured."""
     import asyncio
+    from contextlib import suppress
 
-    import nats
     import nats.errors
+    from nats.aio.client import Client
     from nats.js.errors import Error as JetStreamError
+    from nats.js.errors import NotFoundError
 
     from contracts.grants import TENANT_STREAMS
     from shared.errors import Misconfigured
@@ -55,22 +57,17 @@ async def _until_known(url: str, wait_s: float) -> None:
     async def quiet(_error: Exception) -> None: ...
 
     async def known() -> bool:
+        connection = Client()
         try:
-            connection = await nats.connect(
-                url, allow_reconnect=False, connect_timeout=2, error_cb=quiet
-            )
-        except (nats.errors.Error, OSError, TimeoutError):
-            return False
-        try:
-            for stream in TENANT_STREAMS:
-                await connection.jetstream(timeout=2).get_last_msg(stream, "none", direct=True)
-        except JetStreamError as error:
-            return getattr(error, "code", None) == 404 and "stream" not in str(error)
-        except (nats.errors.Error, TimeoutError):
+            await connection.connect(url, allow_reconnect=False, connect_timeout=2, error_cb=quiet)
+            for stream in TENANT_STREAMS:  # one that is there says that it holds no such message
+                with suppress(NotFoundError):
+                    await connection.jetstream(timeout=2).get_last_msg(stream, "none", direct=True)
+            return True
+        except (JetStreamError, nats.errors.Error, OSError, TimeoutError):
             return False
         finally:
-            await connection.close()
-        return True
+            await connection.close()  # a refused login leaves its socket open
 
     loop = asyncio.get_running_loop()
     deadline = loop.time() + wait_s
