@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from contracts.base import Service
 from contracts.grants import API, Grants, copied_to, of_program, of_service, of_tenant
 from shared.keys import load_or_create
 from shared.messaging.login import BUS, Login
+from shared.settings import Settings
 
 OPERATOR = "operator"
 INBOXES = "_INBOX.>"
@@ -151,7 +153,7 @@ class _Plan:
 
     def _service(self, name: str, grants: Grants) -> Iterator[str]:
         asked = [(f"{API}.{ask}", f"$JS.{BUS}.API.{ask}") for ask in grants.asks]
-        may_say = [*grants.says, *(local for _, local in asked)]
+        may_say = [*grants.says, *(local for _, local in asked), *grants.answers]  # ask itself
         may_hear = [INBOXES, *grants.answers]
         yield f"  {name} {{"
         yield f"    users: [{self._user(name, may_say, may_hear)}]"
@@ -199,6 +201,18 @@ class _Plan:
         )
 
 
+def prepare(home: Path, target: Path, tenants: Iterable[str]) -> None:
+    """Every login of an installation, and the broker's accounts in `target`, for a container.
+
+    `target` may be read by whoever has its volume: the broker runs as another user.
+    """
+    logins = Logins(home)
+    for tenant in tenants:
+        logins.path(tenant_user(tenant))
+    write(logins, target, tenants=logins.tenants(), programs=())
+    target.chmod(0o644)
+
+
 def _copy_requests(tenant: str) -> Iterator[str]:
     """What the broker asks of the streams' account to fill a tenant's copies."""
     for stream, subjects in copied_to(tenant).items():
@@ -227,3 +241,7 @@ def _text(value: str) -> str:
 
 def _list(values: Iterable[str]) -> str:
     return "[" + ", ".join(_text(value) for value in values) + "]"
+
+
+if __name__ == "__main__":
+    prepare(Settings().home, Path(sys.argv[1]), sys.argv[2:])

@@ -22,7 +22,7 @@ from contracts.base import Service
 from contracts.topology import Consumer
 from shared.errors import Misconfigured
 from shared.messaging.delivery import retry_or_bury
-from shared.messaging.login import domain, login_of
+from shared.messaging.login import domain, login_of, without_login
 from shared.messaging.provision import check
 from shared.settings import Settings
 
@@ -44,7 +44,7 @@ class Bus:
         self.service = service
         self.settings = settings
         self.broker = NatsBroker(
-            settings.nats_url,
+            without_login(settings.nats_url),
             name=f"sluice-{service}",
             max_reconnect_attempts=-1,
             reconnect_time_wait=RECONNECT_WAIT_S,
