@@ -143,6 +143,21 @@ CONSUMERS: tuple[Consumer, ...] = (
     ),
 )
 
+READS: dict[Service, tuple[str, ...]] = {
+    Service.ROLLOUT: ("TELEMETRY",),
+    Service.SERVING: ("RUN",),
+    Service.MONITORING: ("TELEMETRY", "ALERTS"),
+    Service.CONSOLE: ("RUN", "PROGRESS", "ALERTS"),
+}
+"""Streams a service reads from any position, beside what its consumers and steps bring it."""
+
+SAYS: dict[Service, tuple[str, ...]] = {
+    Service.SERVING: (f"{PREFIX}.telemetry.*.*", f"{PREFIX}.telemetry.*.*.feedback"),
+    Service.MONITORING: (f"{PREFIX}.alert.*.*.*", *_commands("withdraw")),
+    Service.CONSOLE: _commands("cancel", "retry", "approve"),
+}
+"""Subjects a service publishes, beside its own facts, progress and dead letters."""
+
 LEASES = "LEASES"
 """The key-value bucket of leases."""
 

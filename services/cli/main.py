@@ -18,6 +18,7 @@ from services.cli.commands import (
     alerts,
     card,
     compare,
+    credentials,
     data,
     dead,
     diagnose,
@@ -90,6 +91,7 @@ app.command()(label.label)
 app.command()(schema.schema)
 app.command()(doctor.doctor)
 app.command()(provision.provision)
+app.command()(credentials.credentials)
 
 if __name__ == "__main__":
     app()

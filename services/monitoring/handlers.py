@@ -29,7 +29,7 @@ from services.monitoring.alerts import Monitor, Notice
 from services.monitoring.rules import load_rules
 from shared.errors import PermanentError, TransientError
 from shared.messaging.broker import Bus
-from shared.messaging.tail import history, sequence_of
+from shared.messaging.tail import Stored, history, sequence_of
 
 log = logging.getLogger("sluice.monitoring")
 
@@ -111,13 +111,13 @@ def register(monitoring: Monitoring, bus: Bus) -> None:
     bus.subscriber(consumer(bus.service, "outcomes"))(monitoring.receive)
 
 
-def _signal(message: Msg) -> Outcome | Feedback:
+def _signal(message: Stored | Msg) -> Outcome | Feedback:
     """What a message of TELEMETRY says. Raises pydantic.ValidationError."""
     kind = Feedback if message.subject.endswith(".feedback") else Outcome
     return kind.model_validate_json(message.data)
 
 
-def _signals(messages: Iterator[Msg]) -> Iterator[Outcome | Feedback]:
+def _signals(messages: Iterator[Stored]) -> Iterator[Outcome | Feedback]:
     for message in messages:
         try:
             yield _signal(message)
@@ -125,7 +125,7 @@ def _signals(messages: Iterator[Msg]) -> Iterator[Outcome | Feedback]:
             continue  # buried when it was first seen
 
 
-def _alerts(messages: list[Msg]) -> Iterator[Alert]:
+def _alerts(messages: list[Stored]) -> Iterator[Alert]:
     for message in messages:
         try:
             yield Alert.model_validate_json(message.data)
