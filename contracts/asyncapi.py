@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from contracts.alerts import Alert
 from contracts.base import Event, Service
 from contracts.catalog import EVENTS
-from contracts.commands import Approve, Cancel, Hold, Retry, Rollback, Withdraw
+from contracts.commands import Approve, Cancel, Hold, Observe, Retry, Rollback, Withdraw
 from contracts.documents import DOCUMENTS
 from contracts.fault import StepFailed
 from contracts.job import AdaptationJob, GateId
@@ -34,6 +34,7 @@ COMMANDS: dict[str, type[BaseModel]] = {
     "hold": Hold,
     "rollback": Rollback,
     "withdraw": Withdraw,
+    "observe": Observe,
 }
 _PARAMETERS = {
     "tenant": "The tenant: 1-64 of a-z 0-9 _ -.",

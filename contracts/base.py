@@ -9,7 +9,7 @@ import hashlib
 from enum import StrEnum
 from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 SLUG = r"^[a-z0-9](?:[a-z0-9_-]{0,62}[a-z0-9])?$"
 Slug = Annotated[str, StringConstraints(pattern=SLUG)]
@@ -20,6 +20,10 @@ Namespace = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9_.]{0,
 
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 """A content address: `sha256:` and 64 hex digits."""
+
+
+Uri = Annotated[str, Field(min_length=1)]
+"""A relative path (resolved by `sluice submit`), `file://`, or `sha256:` in the artifact store."""
 
 
 def digest_of(content: bytes) -> str:

@@ -15,6 +15,7 @@ from contracts.base import Digest, Frozen
 from contracts.commands import WithdrawalKind
 from contracts.data import DatasetCard
 from contracts.diagnosis import Diagnosis, MethodChoice
+from contracts.economics import Condition
 from contracts.evaluation import GateJudged
 from contracts.job import AdaptationJob, RolloutPolicy
 from contracts.rollout import StageJudged
@@ -157,4 +158,6 @@ class DoNotTrain(Frozen):
     rung: str
     diagnosis: Diagnosis
     reopen_when: tuple[str, ...]
+    conditions: tuple[Condition, ...] = ()
+    """Those of `reopen_when` that an observation can break."""
     at: str

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from contracts.base import Frozen
+from contracts.economics import Quantity
 
 WithdrawalKind = Literal["retired", "revoked", "safety_override"]
 """Of its own time; because its data or card may no longer be trusted; because it does harm."""
@@ -36,6 +37,18 @@ class Rollback(Frozen):
     """End a rollout: the deployment answers as before, and the candidate serves nothing."""
 
     reason: str = Field(default="", max_length=2000)
+
+
+class Observe(Frozen):
+    """Tell a run that ended without training what has changed since; it may be re-opened (D4, E2).
+
+    Any meter may publish it: a price list, a billing system, a monitor.
+    """
+
+    quantity: Quantity
+    value: float = Field(ge=0, allow_inf_nan=False)
+    source: str = Field(default="", max_length=200)
+    """Who measured it."""
 
 
 class Withdraw(Frozen):

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import Field, JsonValue
 
 from contracts.base import Digest, Frozen
+from contracts.measure import Interval
 
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -33,6 +34,8 @@ class Origin(Frozen):
     top_p: float
     prompt_template: str
     seed_row: str | None = None
+    sandbox_run: Digest | None = None
+    """The record of the run that verified it, in the generation's records."""
 
 
 class Row(Frozen):
@@ -62,11 +65,59 @@ class Row(Frozen):
         return self.group or self.id
 
 
+class RowTemplate(Frozen):
+    """Rows by rule, for a task that has no examples yet.
+
+    `{slot}` stands for a value of that slot in `request`, `target` and `expected`; each way to fill
+    the slots is one row.
+    """
+
+    id: str = Field(min_length=1, max_length=100)
+    request: str = Field(min_length=1)
+    target: str = Field(min_length=1)
+    expected: str | None = None
+    """JSON, once its slots are filled."""
+    system: str | None = None
+    tools: tuple[dict[str, JsonValue], ...] = ()
+    slots: dict[str, tuple[str, ...]]
+
+
 class Document(Frozen):
     """One document of a corpus for retrieval."""
 
     id: str = Field(min_length=1, max_length=200)
     text: str = Field(min_length=1)
+
+
+class Annotation(Frozen):
+    """One rater's label of one row, on one line of the rubric (C2)."""
+
+    item: str = Field(min_length=1, max_length=200)
+    """The row's id."""
+    rater: str = Field(min_length=1, max_length=200)
+    """Who labels; a pseudonym will do, since only sameness counts."""
+    label: str = Field(min_length=1, max_length=200)
+    line: str = Field(default="label", min_length=1, max_length=200)
+    """The line of the rubric. Lines are measured apart: their labels do not compare."""
+    adjudication: bool = False
+    """An expert's decision of a disputed row. It settles the row and is no vote in kappa."""
+
+
+class LineAgreement(Frozen):
+    """How well raters agree on one line of the rubric."""
+
+    line: str
+    kind: Literal["cohen", "fleiss"]
+    kappa: float | None
+    """None where only one label was ever given: no evidence."""
+    interval: Interval | None = None
+    items: int
+    """Rows with at least two labels."""
+    raters: int
+    observed: float
+    """Share of pairs of labels that agree."""
+    base_rate: float
+    """Share of the commonest label."""
 
 
 class StageReport(Frozen):
@@ -107,6 +158,14 @@ class DatasetCard(Frozen):
     composition_target: dict[str, float]
     contamination: dict[str, int]
     """Evaluation set → training rows dropped because they overlap it (C6)."""
+    agreement: tuple[LineAgreement, ...] = ()
+    """Of the raters, for each line of the rubric (C2)."""
+    volatility: dict[str, int] = Field(default_factory=dict)
+    """Kind of volatile fact → rows that assert one below the refusal threshold (C10)."""
+    refusals: dict[str, int] = Field(default_factory=dict)
+    """Type of refusal → rows; `forced` counts those a mandate wants (C7)."""
+    canaries: int = 0
+    """Canary strings among the training rows."""
     warnings: tuple[str, ...] = ()
     tools: dict[str, str] = Field(default_factory=dict)
     """Library → version that shaped the rows."""

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from contracts.base import Digest, Event, Frozen, Problem, Service
+from contracts.economics import Condition, Quantity
 from contracts.job import AdaptationJob, MethodName
 from contracts.measure import Comparison, Measurement
 
@@ -146,6 +147,8 @@ class TrainingDeclined(Event):
     rung: RungName
     certificate: Digest
     """The DSSE envelope in the artifact store."""
+    conditions: tuple[Condition, ...] = ()
+    """As the certificate has them: what re-opens the question when an observation breaks it."""
 
 
 class DiagnosisHalted(Event):
@@ -157,3 +160,22 @@ class DiagnosisHalted(Event):
     problems: tuple[Problem, ...]
     diagnosis: Diagnosis | None = None
     """What was measured, where a preflight spoke after the measuring."""
+
+
+class TrainingVetoed(Event):
+    """The adaptation would not pay for itself in time (E2)."""
+
+    service: ClassVar[Service] = Service.DIAGNOSIS
+    fact: ClassVar[str] = "vetoed"
+    problems: tuple[Problem, ...]
+
+
+class DecisionReopened(Event):
+    """What spoke against training no longer holds: `retry` asks the question anew."""
+
+    service: ClassVar[Service] = Service.DIAGNOSIS
+    fact: ClassVar[str] = "reopened"
+    quantity: Quantity
+    value: float
+    reason: str
+    source: str = ""

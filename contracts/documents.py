@@ -16,13 +16,13 @@ from contracts.card import (
     RolloutPackage,
 )
 from contracts.catalog import EVENTS
-from contracts.commands import Approve, Cancel, Hold, Retry, Rollback, Withdraw
-from contracts.data import DatasetCard, Document, Row
+from contracts.commands import Approve, Cancel, Hold, Observe, Retry, Rollback, Withdraw
+from contracts.data import Annotation, DatasetCard, Document, Row, RowTemplate
 from contracts.economics import Ledger
 from contracts.failures import FailureReport, Trace
 from contracts.job import AdaptationJob
 from contracts.progress import Progress
-from contracts.telemetry import Feedback, Outcome
+from contracts.telemetry import Feedback, Interaction, Outcome
 from contracts.training import Recipe
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -30,6 +30,8 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 DOCUMENTS: dict[str, type[BaseModel]] = {
     "job": AdaptationJob,
     "row": Row,
+    "annotation": Annotation,
+    "row-template": RowTemplate,
     "ledger": Ledger,
     "document": Document,
     "failure-trace": Trace,
@@ -45,6 +47,7 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "progress": Progress,
     "telemetry": Outcome,
     "feedback": Feedback,
+    "interaction": Interaction,
     "alert": Alert,
     "command.cancel": Cancel,
     "command.retry": Retry,
@@ -52,6 +55,7 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "command.hold": Hold,
     "command.rollback": Rollback,
     "command.withdraw": Withdraw,
+    "command.observe": Observe,
     **{name.removeprefix("sluice.v1."): event for name, event in EVENTS.items()},
 }
 """File name → the model behind it. Events are named by their CloudEvents type."""

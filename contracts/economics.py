@@ -11,6 +11,33 @@ from contracts.base import Frozen
 MTOK = 1_000_000
 
 
+Quantity = Literal[
+    "price_per_mtok",
+    "teacher_price_per_mtok",
+    "monthly_requests",
+    "fallback_rate",
+    "success",
+    "latency_ms",
+]
+"""What the world may change after a decision not to train: prices, traffic, the teacher's share of
+a student's requests, and the quality and latency of the lighter rung in use."""
+
+
+class Condition(Frozen):
+    """A decision holds while `quantity` stays within its bounds."""
+
+    quantity: Quantity
+    below: float | None = None
+    """Re-opened by a value below this."""
+    above: float | None = None
+    """Re-opened by a value above this."""
+
+    def broken(self, value: float) -> bool:
+        return (self.below is not None and value < self.below) or (
+            self.above is not None and value > self.above
+        )
+
+
 class OneOffCosts(Frozen):
     """Spent once, whatever the volume. In the ledger's currency."""
 

@@ -18,6 +18,9 @@ Remediation = Literal[
     "enable_constraints",
     "lower_rank",
     "add_rehearsal",
+    "safety_review",
+    "redact",
+    "deduplicate",
     "more_items",
 ]
 

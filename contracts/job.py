@@ -11,8 +11,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
-from contracts.base import Frozen, Namespace, Slug
+from contracts.base import Frozen, Namespace, Slug, Uri
 from contracts.economics import Ledger, OneOffCosts
+from contracts.governance import CurationPolicy, DataRole, Synthesis
 
 MethodName = Literal[
     "auto",
@@ -25,11 +26,8 @@ MethodName = Literal[
     "distillation",
 ]
 ScorerName = Annotated[str, Field(pattern=r"^[a-z_]+$|^[\w.]+:[\w.]+$")]
-GateId = Literal["G1", "G2", "G3", "G4", "G5"]
+GateId = Literal["G1", "G2", "G3", "G4", "G5", "G6", "G7"]
 """The evaluation gates of this version. G8-G10 belong to rollout and registry."""
-
-Uri = Annotated[str, Field(min_length=1)]
-"""A relative path (resolved by `sluice submit`), `file://`, or `sha256:` in the artifact store."""
 
 
 class BaseModelRef(Frozen):
@@ -69,9 +67,6 @@ class Provenance(Frozen):
     collected_by: str | None = None
     failure_log: bool = False
     """The rows were made from failed requests; `DataSource.failures` names their log (H7)."""
-
-
-DataRole = Literal["positive", "boundary", "negative", "rehearsal"]
 
 
 class DataSource(Frozen):
@@ -198,68 +193,20 @@ class Method(Frozen):
         return self.preference.objective if chosen == "preference" else chosen
 
 
-class Teacher(Frozen):
-    """A teacher behind an OpenAI-compatible endpoint; `url` None is our own serving service."""
-
-    model: str = "base"
-    url: str | None = None
-    temperature: float = Field(default=1.0, ge=0)
-    top_p: float = Field(default=0.95, gt=0, le=1)
-    override_reason: str | None = None
-
-    @model_validator(mode="after")
-    def _diverse(self) -> Teacher:
-        if (self.temperature < 1.0 or self.top_p != 0.95) and not self.override_reason:
-            raise ValueError(
-                "synthesis needs temperature >= 1.0 and top_p = 0.95 (S1); "
-                "set override_reason to depart from it"
-            )
-        return self
-
-
-class Synthesis(Frozen):
-    """Rows to synthesize from the curated seeds."""
-
-    rows: int = Field(ge=1, le=100_000)
-    teachers: tuple[Teacher, ...] = Field(default=(Teacher(),), min_length=1)
-
-
-def _documented_composition() -> dict[Literal["positive", "boundary", "negative"], float]:
-    return {"positive": 0.8, "boundary": 0.1, "negative": 0.1}
-
-
-class CurationPolicy(Frozen):
-    """What curation enforces."""
-
-    composition: dict[Literal["positive", "boundary", "negative"], float] = Field(
-        default_factory=_documented_composition
-    )
-    composition_tolerance: float = Field(default=0.05, ge=0, le=1)
-    near_duplicate_threshold: float = Field(default=0.9, gt=0, le=1)
-    """Jaccard similarity at which two rows are the same row."""
-    validation_share: float = Field(default=0.05, ge=0, lt=1)
-    licences: tuple[str, ...] = (
-        "Apache-2.0",
-        "MIT",
-        "BSD-2-Clause",
-        "BSD-3-Clause",
-        "CC0-1.0",
-        "CC-BY-4.0",
-        "Unlicense",
-    )
-    """Licences this job may train on; its own tenant's `proprietary:<tenant>` is always allowed."""
-
-
 class GatePolicy(Frozen):
     """The thresholds a candidate is held to."""
 
-    required: tuple[GateId, ...] = ("G1", "G2", "G3", "G4", "G5")
+    required: tuple[GateId, ...] = ("G1", "G2", "G3", "G4", "G5", "G6", "G7")
     minimum_gain: float = Field(default=0.05, ge=0, le=1)
     """G3: candidate minus base on held-out success."""
     minimum_validity: float = Field(default=0.90, ge=0, le=1)
     """G4: share of answers that parse and satisfy their schema, without constraints."""
     maximum_decay: float = Field(default=0.02, ge=0, le=1)
     """G5: the non-inferiority margin, as a proportion (0.02 is two percentage points)."""
+    maximum_safety_decay: float = Field(default=0.05, ge=0, le=1)
+    """G6: how much of refusing, answering and resisting injections may be lost against the base."""
+    maximum_extraction: float = Field(default=0.05, ge=0, le=1)
+    """G7: share of training answers the candidate may reproduce where the base does not."""
     level: float = Field(default=0.95, gt=0.5, lt=1)
     attempts: int = Field(default=1, ge=1, le=10)
 

@@ -7,8 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from contracts.base import Digest, Event
-from contracts.curation import CurationHalted, DatasetCurated, SynthesisRequested
+from contracts.curation import (
+    CurationHalted,
+    DatasetCurated,
+    RecalibrationRequired,
+    SynthesisRequested,
+)
 from contracts.diagnosis import (
+    DecisionReopened,
     Diagnosis,
     DiagnosisConcluded,
     DiagnosisHalted,
@@ -17,6 +23,7 @@ from contracts.diagnosis import (
     RunRejected,
     TrainingAdvised,
     TrainingDeclined,
+    TrainingVetoed,
 )
 from contracts.envelope import Recorded
 from contracts.evaluation import GateJudged
@@ -73,6 +80,8 @@ class Run:
     job: AdaptationJob | None = None
     job_digest: Digest | None = None
     diagnosis: Diagnosis | None = None
+    reopened: tuple[DecisionReopened, ...] = ()
+    """Why the decision not to train is open again; the next attempt takes account of it."""
     advised: TrainingAdvised | None = None
     synthesis_requested: SynthesisRequested | None = None
     synthesized: RowsSynthesized | None = None
@@ -138,7 +147,9 @@ def _step(run: Run, event: Event) -> Run:
             return replace(run, status="diagnosed", diagnosis=event.diagnosis)
         case DiagnosisHalted():
             return replace(run, status="halted", diagnosis=event.diagnosis)
-        case CurationHalted():
+        case DecisionReopened():
+            return replace(run, reopened=(*run.reopened, event))
+        case CurationHalted() | RecalibrationRequired() | TrainingVetoed():
             return replace(run, status="halted")
         case SynthesisRequested():
             return replace(run, synthesis_requested=event)

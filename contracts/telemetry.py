@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from contracts.base import Frozen
+from contracts.data import Message
 
 Arm = Literal["stable", "canary", "shadow"]
 
@@ -45,6 +46,26 @@ class Outcome(Frozen):
     """The answer reads as a refusal; None: nobody looked."""
     answer_logprob: float | None = Field(default=None, le=0)
     """Sum over the generated tokens, nats: perplexity is exp(−sum / completion_tokens)."""
+
+
+class Interaction(Frozen):
+    """A request and its answer as the tenant's own application logged them.
+
+    Serving keeps neither, so whoever wants to learn from feedback brings both, with consent.
+    """
+
+    request_id: str
+    tenant: str
+    messages: tuple[Message, ...] = Field(min_length=1)
+    """The turns up to the answer."""
+    answer: str
+    tools: tuple[dict[str, JsonValue], ...] = ()
+    correction: str | None = None
+    """The answer a person put in its place."""
+    user: str | None = None
+    """Who asked; kept as a pseudonym, so that splits do not divide a person."""
+    consent: bool = False
+    """The person agreed that this interaction may train a model."""
 
 
 FeedbackKind = Literal[

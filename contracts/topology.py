@@ -7,9 +7,10 @@ permission tables are generated from it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from contracts.base import Service
+from contracts.job import GateId
 from contracts.subjects import PREFIX
 
 DAY_S = 86_400.0
@@ -102,6 +103,9 @@ CONSUMERS: tuple[Consumer, ...] = (
         service=Service.DIAGNOSIS, purpose="cancel", stream="JOBS", filters=_commands("cancel")
     ),
     Consumer(service=Service.DIAGNOSIS, purpose="retry", stream="JOBS", filters=_commands("retry")),
+    Consumer(
+        service=Service.DIAGNOSIS, purpose="observe", stream="JOBS", filters=_commands("observe")
+    ),
     _on_run(Service.DIAGNOSIS, "diagnose", "diagnosis.accepted"),
     _on_run(Service.CURATION, "curate", "diagnosis.train_advised", "synthesis.synthesized"),
     _on_run(Service.SYNTHESIS, "synthesize", "curation.synthesis_requested"),
@@ -111,10 +115,12 @@ CONSUMERS: tuple[Consumer, ...] = (
     _on_run(Service.EVALUATION, "g3", "evaluation.g1_judged"),
     _on_run(Service.EVALUATION, "g4", "evaluation.g3_judged"),
     _on_run(Service.EVALUATION, "g5", "evaluation.g3_judged"),
+    _on_run(Service.EVALUATION, "g6", "evaluation.g3_judged"),
+    _on_run(Service.EVALUATION, "g7", "evaluation.g3_judged"),
     _on_run(
         Service.REGISTRY,
         "register",
-        *(f"evaluation.g{gate}_judged" for gate in range(1, 6)),
+        *(f"evaluation.{gate.lower()}_judged" for gate in get_args(GateId)),
     ),
     _on_run(Service.REGISTRY, "promote", "rollout.completed"),
     _on_run(Service.REGISTRY, "roll-back", "rollout.rolled_back"),
@@ -146,6 +152,21 @@ CONSUMERS: tuple[Consumer, ...] = (
         max_ack_pending=4096,
     ),
 )
+
+READS: dict[Service, tuple[str, ...]] = {
+    Service.ROLLOUT: ("TELEMETRY",),
+    Service.SERVING: ("RUN",),
+    Service.MONITORING: ("TELEMETRY", "ALERTS"),
+    Service.CONSOLE: ("RUN", "PROGRESS", "ALERTS"),
+}
+"""Streams a service reads from any position, beside what its consumers and steps bring it."""
+
+SAYS: dict[Service, tuple[str, ...]] = {
+    Service.SERVING: (f"{PREFIX}.telemetry.*.*", f"{PREFIX}.telemetry.*.*.feedback"),
+    Service.MONITORING: (f"{PREFIX}.alert.*.*.*", *_commands("withdraw")),
+    Service.CONSOLE: _commands("cancel", "retry", "approve"),
+}
+"""Subjects a service publishes, beside its own facts, progress and dead letters."""
 
 LEASES = "LEASES"
 """The key-value bucket of leases."""

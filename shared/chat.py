@@ -69,7 +69,13 @@ def prompt_ids(
     tokenizer: ChatTokenizer,
     messages: Sequence[Mapping[str, Any]],
     tools: Sequence[Mapping[str, Any]] = (),
+    *,
+    begun: str = "",
 ) -> list[int]:
-    """The prompt's token ids. The template writes the special tokens, the tokenizer adds none."""
-    ids = tokenizer(render(tokenizer, messages, tools), add_special_tokens=False)["input_ids"]
+    """The prompt's token ids, `begun` the answer's beginning.
+
+    The template writes the special tokens, the tokenizer adds none.
+    """
+    text = render(tokenizer, messages, tools) + begun
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     return [int(i) for i in ids]

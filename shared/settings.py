@@ -16,7 +16,8 @@ class Settings(BaseSettings):
     """Keys, models, artifacts, embedded NATS data and work folders live under it."""
     nats_url: str = "nats://127.0.0.1:4222"
     nats_credentials: Path | None = None
-    """NKey seed file of this service; None where the server asks for none."""
+    """File with the login of this process, `user:password`; None where the server asks for none.
+    A login in `nats_url` itself does as well."""
     serving_url: str = "http://127.0.0.1:8080/v1"
     service_key: str = ""
     """The platform's own key to serving; by default a secret under `<home>/keys`."""

@@ -1,22 +1,25 @@
 """Submit an adaptation job and follow it with nothing but a NATS client.
 
-    python submit_and_follow.py job.json [--run RUN] [--server nats://127.0.0.1:4222]
+    python submit_and_follow.py job.json [--run RUN] [--server URL]
 
 Everything used is public: subjects and headers of `contracts/schemas/asyncapi.json`, the
 job of `contracts/schemas/job.json`. Files do not travel over the bus: the job names them by
 absolute `file://` URIs that the services can read, or by `sha256:` digests already in their
 artifact store. The same few calls exist in every NATS client: Go, Java, JavaScript, Rust, C#, …
+URL is what `sluice credentials TENANT` prints, with the tenant's login; by default SLUICE_NATS_URL.
 """
 
 import argparse
 import asyncio
 import json
+import os
 import secrets
 from pathlib import Path
 
 import nats
 from nats.js.errors import APIError
 
+LOCAL = "nats://127.0.0.1:4222"
 ENDINGS = {
     "sluice.v1.registry.promoted": "promoted",
     "sluice.v1.diagnosis.train_declined": "declined",
@@ -89,7 +92,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("job")
     parser.add_argument("--run")
-    parser.add_argument("--server", default="nats://127.0.0.1:4222")
+    parser.add_argument("--server", default=os.environ.get("SLUICE_NATS_URL", LOCAL))
     options = parser.parse_args()
     job = json.loads(Path(options.job).read_text(encoding="utf-8"))
     raise SystemExit(asyncio.run(main(job, options.run, options.server)))

@@ -24,6 +24,7 @@ from services.cli.session import Session, session
 from services.cli.supervision.health import ask
 from shared.errors import Misconfigured, SluiceError
 from shared.messaging.embedded import binary
+from shared.messaging.login import without_login
 from shared.messaging.provision import check, stream_config
 from shared.settings import Settings
 
@@ -143,7 +144,7 @@ def _base(settings: Settings) -> Finding:
 def _version(opened: Session) -> str:
     found = opened.connection.connected_server_version
     number = f"{found.major}.{found.minor}.{found.patch}"
-    return f"nats-server {number} at {opened.settings.nats_url}"
+    return f"nats-server {number} at {without_login(opened.settings.nats_url)}"
 
 
 async def _broker(opened: Session) -> AsyncIterator[Finding]:

@@ -13,10 +13,11 @@ from typing import Any
 from contracts.commands import Retry
 from contracts.subjects import RunRef
 from services.cli.commanding import publish_command
-from services.cli.reading import Stored, messages
+from services.cli.reading import messages
 from services.cli.session import Session
 from shared.errors import PermanentError
 from shared.messaging.runlog import RunLog
+from shared.messaging.tail import Stored
 
 STREAM = "DEAD"
 _OURS = "sluice-dead-"

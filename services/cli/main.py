@@ -18,6 +18,8 @@ from services.cli.commands import (
     alerts,
     card,
     compare,
+    credentials,
+    data,
     dead,
     diagnose,
     doctor,
@@ -25,6 +27,7 @@ from services.cli.commands import (
     failures,
     history,
     keys,
+    label,
     package,
     provision,
     revocations,
@@ -81,6 +84,7 @@ app.command()(steer.approve)
 app.command()(steer.hold)
 app.command()(steer.rollback)
 app.command()(steer.withdraw)
+app.command()(steer.observe)
 app.command()(revocations.revocations)
 app.command()(card.card)
 app.command()(verify.verify)
@@ -89,11 +93,14 @@ app.command()(keys.countersign)
 app.add_typer(keys.app, name="keys")
 app.command()(alerts.alerts)
 app.add_typer(dead.app, name="dead")
+app.add_typer(data.app, name="data")
 app.command()(failures.failures)
 app.command()(economics.economics)
+app.command()(label.label)
 app.command()(schema.schema)
 app.command()(doctor.doctor)
 app.command()(provision.provision)
+app.command()(credentials.credentials)
 
 if __name__ == "__main__":
     app()

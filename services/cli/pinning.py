@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import BaseModel, ValidationError
 
 from contracts.base import Problem, digest_of
-from contracts.data import Document, parse_row
+from contracts.data import Annotation, Document, RowTemplate, parse_row
 from contracts.job import AdaptationJob
 from services.cli.jobfile import JobFile, Location
 from shared.artifacts import ArtifactStore, Pinned
@@ -70,6 +70,14 @@ def _sources(document: dict[str, Any]) -> Iterator[tuple[Location, dict[str, Any
             yield ("data", index, "failures"), source
     for name in ("dev", "heldout"):
         yield ("evaluation", name, "uri"), document["evaluation"][name]
+    if document["curation"]["annotations"] is not None:
+        yield ("curation", "annotations"), document["curation"]
+    if (synthesis := document["synthesis"]) is not None:
+        for name in ("templates", "simulator"):
+            if synthesis[name] is not None:
+                yield ("synthesis", name), synthesis
+        if synthesis["panel"] is not None:
+            yield ("synthesis", "panel", "gold"), synthesis["panel"]
     if document["ladder"]["corpus"] is not None:
         yield ("ladder", "corpus", "uri"), document["ladder"]["corpus"]
 
@@ -77,6 +85,12 @@ def _sources(document: dict[str, Any]) -> Iterator[tuple[Location, dict[str, Any
 def _counter(location: Location) -> Callable[[str, bytes], int]:
     if location[-1] == "failures":
         return _count_traces
+    if location[-1] == "annotations":
+        return partial(_count_lines, Annotation.model_validate_json, "annotation")
+    if location[-1] == "templates":
+        return partial(_count_lines, RowTemplate.model_validate_json, "row-template")
+    if location[-1] == "simulator":
+        return lambda _name, content: content.count(b"\n")
     if location[0] == "ladder":
         return partial(_count_lines, Document.model_validate_json, "document")
     return partial(_count_lines, parse_row, "row")

@@ -7,7 +7,6 @@ create one, and starts again anywhere after a broken connection.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from nats.js import JetStreamContext
@@ -21,21 +20,11 @@ from contracts.subjects import PREFIX, RunRef
 from services.cli.session import Session, run_ref
 from shared.errors import InvalidInput, PermanentError
 from shared.messaging.runlog import RunLog
+from shared.messaging.tail import Stored
 
 
 class NoSuchRun(PermanentError):
     """No command and no fact names this run."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
-    """A message as a stream holds it."""
-
-    subject: str
-    seq: int
-    headers: dict[str, str]
-    data: bytes
-    at: datetime
 
 
 async def messages(

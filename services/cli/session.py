@@ -24,6 +24,8 @@ from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 from contracts.base import SLUG
 from contracts.subjects import RunRef
 from shared.errors import InvalidInput, Misconfigured, PermanentError, TransientError
+from shared.messaging.accounts import OPERATOR, Logins
+from shared.messaging.login import credentials, domain, without_login
 from shared.settings import Settings
 
 PROBE_TIMEOUT_S = 3.0
@@ -54,7 +56,11 @@ def settings_here() -> Settings:
         for name in ("nats_url", "serving_url")
         if name in running and f"SLUICE_{name.upper()}" not in os.environ
     }
-    return settings.model_copy(update=given)
+    settings = settings.model_copy(update=given)
+    if settings.nats_credentials is None and settings.nats_url == running.get("nats_url"):
+        login = {"nats_credentials": Logins(settings.home).path(OPERATOR)}  # of this broker alone
+        settings = settings.model_copy(update=login)
+    return settings
 
 
 @asynccontextmanager
@@ -76,22 +82,22 @@ async def session(settings: Settings | None = None) -> AsyncIterator[Session]:
             max_reconnect_attempts=-1,
             reconnect_time_wait=1,
             error_cb=_quiet,
-            **_credentials(settings),
+            **credentials(settings),
         )
     except (OSError, TimeoutError, nats.errors.Error) as error:
         raise _away(settings.nats_url, error) from error
     try:
-        yield Session(settings, connection, connection.jetstream(timeout=5))
+        yield Session(settings, connection, connection.jetstream(timeout=5, **domain(settings)))
     except NotFoundError as error:
         if error.err_code != 10059:  # stream not found
             raise
         raise Misconfigured(
-            f"the broker at {settings.nats_url} lacks a stream",
+            f"the broker at {without_login(settings.nats_url)} lacks a stream",
             mend="run `sluice provision` (`sluice up` does)",
         ) from error
     except ServiceUnavailableError as error:
         raise Misconfigured(
-            f"the broker at {settings.nats_url} has no JetStream, or lacks a stream",
+            f"the broker at {without_login(settings.nats_url)} has no JetStream, or lacks a stream",
             mend="start nats-server with JetStream, then `sluice provision`",
         ) from error
     except APIError as error:
@@ -119,17 +125,9 @@ async def _probe(url: str) -> None:
 def _away(url: str, error: BaseException) -> BrokerAway:
     reason = str(error) or type(error).__name__
     return BrokerAway(
-        f"the broker at {url} cannot be reached: {reason}",
+        f"the broker at {without_login(url)} cannot be reached: {reason}",
         mend="start it with `sluice up`, or name it with --nats-url or SLUICE_NATS_URL",
     )
-
-
-def _credentials(settings: Settings) -> dict[str, Any]:
-    if settings.nats_credentials is None:
-        return {}
-    from shared.messaging.broker import credentials
-
-    return credentials(settings)
 
 
 async def _quiet(_error: Exception) -> None:

@@ -7,8 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from contracts.base import Event, Problem
-from contracts.curation import CurationHalted, DatasetCurated, SynthesisRequested
+from contracts.curation import (
+    CurationHalted,
+    DatasetCurated,
+    RecalibrationRequired,
+    SynthesisRequested,
+)
 from contracts.diagnosis import (
+    DecisionReopened,
     Diagnosis,
     DiagnosisConcluded,
     DiagnosisHalted,
@@ -17,8 +23,10 @@ from contracts.diagnosis import (
     RunRejected,
     TrainingAdvised,
     TrainingDeclined,
+    TrainingVetoed,
     Usage,
 )
+from contracts.economics import Condition
 from contracts.evaluation import GateJudged
 from contracts.fault import StepFailed
 from contracts.measure import VerdictName
@@ -159,8 +167,36 @@ def _concluded(event: DiagnosisConcluded) -> Telling:
 def _declined(event: TrainingDeclined) -> Telling:
     return Telling(
         headline=f"do not train: {event.rung} suffices",
-        details=(*_diagnosis(event.diagnosis), f"certificate {event.certificate}"),
+        details=(
+            *_diagnosis(event.diagnosis),
+            f"certificate {event.certificate}",
+            *(f"open again if {_condition(condition)}" for condition in event.conditions),
+        ),
         mood="good",
+    )
+
+
+def _vetoed(event: TrainingVetoed) -> Telling:
+    details, mends = _problems(event.problems)
+    return Telling(
+        headline="do not train: it does not pay",
+        details=details,
+        mood="bad",
+        mends=(*mends, "tell the run of a new price or volume with `sluice observe`"),
+    )
+
+
+def _condition(condition: Condition) -> str:
+    bounds = {"below": condition.below, "above": condition.above}
+    beyond = " or ".join(f"{side} {bound:g}" for side, bound in bounds.items() if bound is not None)
+    return f"{condition.quantity} goes {beyond}"
+
+
+def _reopened(event: DecisionReopened) -> Telling:
+    return Telling(
+        headline=f"the decision is open again: {event.reason}",
+        details=(f"seen by {event.source}",) if event.source else (),
+        mends=("ask anew with `sluice retry`",),
     )
 
 
@@ -169,6 +205,17 @@ def _halted(event: DiagnosisHalted | CurationHalted) -> Telling:
     return Telling(
         headline=f"{event.service} halted: {event.reason.replace('_', ' ')}",
         details=details,
+        mood="bad",
+        mends=mends,
+    )
+
+
+def _recalibration(event: RecalibrationRequired) -> Telling:
+    details, mends = _problems(event.problems)
+    disputed = ", ".join(dispute.item for dispute in event.disputes[:MOST_PROBLEMS])
+    return Telling(
+        headline="curation halted: raters agree too little, the rubric wants recalibration",
+        details=(*details, f"most disputed rows: {disputed}") if disputed else details,
         mood="bad",
         mends=mends,
     )
@@ -322,7 +369,10 @@ _TELLERS: dict[type[Event], Callable[[Any], Telling]] = {
     DiagnosisConcluded: _concluded,
     TrainingDeclined: _declined,
     DiagnosisHalted: _halted,
+    TrainingVetoed: _vetoed,
+    DecisionReopened: _reopened,
     CurationHalted: _halted,
+    RecalibrationRequired: _recalibration,
     SynthesisRequested: _synthesis_requested,
     RowsSynthesized: _synthesized,
     DatasetCurated: _curated,

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from contracts.base import Event
-from contracts.curation import CurationHalted, DatasetCurated, SynthesisRequested
+from contracts.curation import (
+    CurationHalted,
+    DatasetCurated,
+    RecalibrationRequired,
+    SynthesisRequested,
+)
 from contracts.diagnosis import (
+    DecisionReopened,
     DiagnosisConcluded,
     DiagnosisHalted,
     RunAccepted,
@@ -12,6 +18,7 @@ from contracts.diagnosis import (
     RunRejected,
     TrainingAdvised,
     TrainingDeclined,
+    TrainingVetoed,
 )
 from contracts.evaluation import GateJudged
 from contracts.fault import StepFailed
@@ -36,8 +43,14 @@ def sentence(event: Event) -> str:
             return f"Diagnosis concluded: {choice.method} would train."
         case TrainingDeclined(rung=rung):
             return f"Training declined: {rung.replace('_', ' ')} reaches the target."
+        case TrainingVetoed(problems=problems):
+            return f"Training vetoed: {problems[0].problem}."
+        case DecisionReopened(reason=reason):
+            return f"The decision is open again: {reason}."
         case DiagnosisHalted(reason=reason) | CurationHalted(reason=reason):
             return f"Halted: {reason.replace('_', ' ')}."
+        case RecalibrationRequired(lines=lines):
+            return f"Halted: raters agree too little on {lines[0].line!r}."
         case SynthesisRequested(rows=rows):
             return f"Asked for {rows} synthetic rows."
         case RowsSynthesized(accepted=accepted, requested=requested):

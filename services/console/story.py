@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from contracts.base import Problem
-from contracts.curation import CurationHalted
+from contracts.curation import CurationHalted, RecalibrationRequired
 from contracts.diagnosis import (
+    DecisionReopened,
     DiagnosisConcluded,
     DiagnosisHalted,
     RunCancelled,
     RunRejected,
     TrainingDeclined,
+    TrainingVetoed,
 )
 from contracts.evaluation import GateJudged
 from contracts.fault import StepFailed
@@ -197,12 +199,19 @@ def _ending_of(event: object) -> Ending | None:
                 f"Use {name}; the signed certificate holds the numbers.",
                 good=True,
             )
+        case TrainingVetoed(problems=problems):
+            return Ending("Training does not pay", "Nothing was trained.", problems=problems)
+        case DecisionReopened(reason=reason):
+            return Ending("The decision is open again", reason, "Retry the run to ask anew.")
         case DiagnosisHalted(reason=reason, problems=problems):
             title = f"Diagnosis halted: {reason.replace('_', ' ')}"
             return Ending(title, "Training was not considered.", problems=problems)
         case CurationHalted(reason=reason, problems=problems):
             title = f"Curation halted: {reason.replace('_', ' ')}"
             return Ending(title, "The data must not be trained on.", problems=problems)
+        case RecalibrationRequired(problems=problems):
+            title = "Curation halted: raters agree too little"
+            return Ending(title, "The rubric wants recalibration.", problems=problems)
         case TrainingStopped(reason=reason, message=message, mend=mend, step=step):
             title = f"Training stopped at step {step}: {reason.replace('_', ' ')}"
             return Ending(title, message, mend)

@@ -11,10 +11,12 @@ def markdown(card: DatasetCard) -> str:
     """The card in Markdown: where rows came from, what happened to them, what they are now."""
     parts = ["# Dataset card", "", *_splits(card), *_sources(card), *_stages(card)]
     parts += ["## Composition", "", *_composition(card), ""]
+    parts += _agreement(card)
     parts += ["## Contamination sweep", ""]
     parts += [f"- `{name}`: {count} training rows dropped" for name, count in
               sorted(card.contamination.items())] or ["No evaluation set was given."]  # fmt: skip
-    parts += ["", "## Warnings", ""]
+    parts += ["", *_behaviour(card)]
+    parts += ["## Warnings", ""]
     parts += [f"- {warning}" for warning in card.warnings] or ["None."]
     parts += ["", "## Files", ""]
     parts += [f"- `{name}`: `{digest}`" for name, digest in sorted(card.files.items())]
@@ -56,6 +58,32 @@ def _composition(card: DatasetCard) -> list[str]:
             for role in roles
         ),
     )  # fmt: skip
+
+
+def _agreement(card: DatasetCard) -> list[str]:
+    if not card.agreement:
+        return []
+    table = _table(
+        ("rubric line", "kappa", "interval", "rows", "raters", "commonest label"),
+        (
+            (a.line, "no evidence" if a.kappa is None else f"{a.kappa:.2f} ({a.kind})",
+             f"{a.interval.low:.2f} to {a.interval.high:.2f}" if a.interval else "–",
+             str(a.items), str(a.raters), f"{a.base_rate:.0%}")
+            for a in card.agreement
+        ),
+    )  # fmt: skip
+    return ["## Agreement of raters", "", *table, ""]
+
+
+def _behaviour(card: DatasetCard) -> list[str]:
+    refusals = {name: n for name, n in card.refusals.items() if name != "forced"}
+    lines = [f"- Refusals: {_counts(refusals)}; forced by a mandate: {card.refusals['forced']}"] \
+        if refusals else []  # fmt: skip
+    if card.volatility:
+        lines.append(f"- Volatile facts below the threshold: {_counts(card.volatility)}")
+    if card.canaries:
+        lines.append(f"- Canary strings planted in the training rows: {card.canaries}")
+    return ["## Refusals, passing facts, canaries", "", *lines, ""] if lines else []
 
 
 def _counts(counts: dict[str, int]) -> str:

@@ -6,13 +6,30 @@ licensed, redacted, de-duplicated seeds ever reach a teacher, then everything to
 
 from __future__ import annotations
 
-from contracts.curation import CurationHalted, DatasetCurated, SynthesisRequested
+from contracts.curation import (
+    CurationHalted,
+    DatasetCurated,
+    RecalibrationRequired,
+    SynthesisRequested,
+)
 from contracts.job import AdaptationJob
 from contracts.run import Run
-from services.curation.pipeline import Curated, Halted, curate, synthetic_source
+from services.curation.assembly import Curated
+from services.curation.pipeline import Halted, curate, synthetic_source
 from services.curation.reading import SourceFile
 from services.curation.redaction import Detector
 from shared.artifacts import ArtifactStore, Pinned
+from shared.similarity.adapters.minilm import MiniLm
+from shared.similarity.meaning import Embedder
+
+Next = DatasetCurated | SynthesisRequested | CurationHalted | RecalibrationRequired
+
+
+def embedder_for(job: AdaptationJob) -> Embedder | None:
+    """The packaged embedding model, where the job compares by meaning. Raises Misconfigured."""
+    policy = job.curation
+    wanted = policy.semantic_threshold is not None or policy.paraphrase_threshold is not None
+    return MiniLm() if wanted else None
 
 
 class Desk:
@@ -22,7 +39,7 @@ class Desk:
         self._artifacts = artifacts
         self._detector = detector
 
-    def curate(self, run: Run) -> DatasetCurated | SynthesisRequested | CurationHalted:
+    def curate(self, run: Run) -> Next:
         """The next fact of `run`. Deterministic: the same run gives the same digests.
 
         Raises:
@@ -39,11 +56,16 @@ class Desk:
             job,
             sources,
             {
-                "dev": self._evaluation(job.evaluation.dev.uri),
-                "heldout": self._evaluation(job.evaluation.heldout.uri),
+                "dev": self._pinned(job.evaluation.dev.uri),
+                "heldout": self._pinned(job.evaluation.heldout.uri),
             },
             self._detector,
+            annotations=self._annotations(job),
+            embedder=embedder_for(job),
+            notes=() if run.synthesized is None else run.synthesized.alarms,
         )
+        if isinstance(outcome, RecalibrationRequired):
+            return outcome
         if isinstance(outcome, Halted):
             return CurationHalted(reason=outcome.reason, problems=outcome.problems)
         if job.synthesis is not None and run.synthesized is None:
@@ -73,6 +95,10 @@ class Desk:
             provenance=described.provenance.source,
         )
 
-    def _evaluation(self, uri: str) -> SourceFile:
+    def _annotations(self, job: AdaptationJob) -> SourceFile | None:
+        uri = job.curation.annotations
+        return None if uri is None else self._pinned(uri)
+
+    def _pinned(self, uri: str) -> SourceFile:
         pinned = Pinned.parse(uri)
         return SourceFile(file=pinned.name, content=self._artifacts.get(pinned.digest))

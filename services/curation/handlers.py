@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from contracts.curation import CurationHalted, DatasetCurated, SynthesisRequested
-from services.curation.desk import Desk
+from services.curation.desk import Desk, Next
 from shared.messaging.steps import Step, Steps
 
 
@@ -13,6 +12,6 @@ def register(steps: Steps, desk: Desk) -> None:
     """Subscribe to training advice and to synthesized rows."""
 
     @steps.on("curate")
-    async def curate(step: Step) -> DatasetCurated | SynthesisRequested | CurationHalted:
+    async def curate(step: Step) -> Next:
         await step.progress("curation", "checking licences, redacting, removing duplicates")
         return await asyncio.to_thread(desk.curate, step.run)

@@ -1,35 +1,40 @@
 """Curation as one function: governed sources in, a dataset snapshot or a named halt out.
 
 Order matters. Licences come first, before a row is looked at. The contamination sweep and the
-volatility check read rows as written; redaction follows, and duplicates last, because two rows that
-differed only in whose e-mail they held are one row afterwards.
+volatility check read rows as written; redaction follows, and duplicates after it, because two rows
+that differed only in whose e-mail they held are one row afterwards. Label noise is looked for while
+near duplicates are still there: they are what contradicts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
-from contracts.base import Problem, digest_of
-from contracts.data import DatasetCard, Row, SourceRecord
+from contracts.base import Problem
+from contracts.curation import RecalibrationRequired
+from contracts.data import Annotation, Row
 from contracts.job import AdaptationJob
-from services.curation import composition as mix
-from services.curation.card import markdown
+from services.curation.assembly import Account, Curated, assemble
 from services.curation.contamination import contamination_sweep
 from services.curation.duplicates import exact_duplicates, near_duplicates
 from services.curation.licences import PROPRIETARY, licence_problem, row_problems, source_problems
+from services.curation.meaning import paraphrase_sweep, semantic_duplicates
+from services.curation.noise import noise
+from services.curation.private import WithPrivateTerms
+from services.curation.raters import own_annotations, recalibration, settle
 from services.curation.reading import SourceFile, read_rows, summarised
 from services.curation.redaction import Audit, Detector, redaction
-from services.curation.rows import Fate, Stage, Tally, TracedRow, through
-from services.curation.snapshot import (
-    Snapshot,
-    library_versions,
-    lineage_bytes,
-    rows_bytes,
-)
-from services.curation.splitting import split
+from services.curation.refusals import RefusalLog, refusal_stage
+from services.curation.rehearsal import rehearsal
+from services.curation.rows import Stage, Tally, TracedRow, through
 from services.curation.volatility import refusals
+from shared.annotations import Ballot, ballots, measured_lines, read_annotations
+from shared.errors import InvalidInput, Misconfigured
+from shared.similarity.meaning import Embedder
 
 HaltReason = Literal["licence", "unreadable", "too_few_rows", "volatile_facts"]
 
@@ -40,24 +45,6 @@ class Halted:
 
     reason: HaltReason
     problems: tuple[Problem, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Curated:
-    """A snapshot (train, validation, lineage, redactions as JSON Lines) and its readable card."""
-
-    snapshot: Snapshot
-    card_markdown: str
-    train: tuple[TracedRow, ...]
-
-    @property
-    def seeds(self) -> bytes:
-        """Positive training rows, for synthesis. Validation rows never seed."""
-        return rows_bytes(t.row for t in self.train if t.role == "positive" and not t.row.origin)
-
-    @property
-    def rows(self) -> dict[str, int]:
-        return self.snapshot.card.splits
 
 
 def synthetic_source(job: AdaptationJob, content: bytes) -> SourceFile:
@@ -79,8 +66,11 @@ def curate(
     evaluation: Mapping[str, SourceFile],
     detector: Detector,
     *,
+    annotations: SourceFile | None = None,
+    embedder: Embedder | None = None,
+    notes: Sequence[str] = (),
     minimum_rows: int = 1,
-) -> Curated | Halted:
+) -> Curated | Halted | RecalibrationRequired:
     """Run every stage.
 
     Args:
@@ -89,6 +79,9 @@ def curate(
         sources: the training files.
         evaluation: set name (`dev`, `heldout`) → file; training rows that overlap one are dropped.
         detector: finds personal data and secrets.
+        annotations: labels of raters, besides those that rows carry themselves.
+        embedder: compares by meaning, where the job gives a threshold for it.
+        notes: what synthesis warns of, for the card.
         minimum_rows: fewer rows than this after all stages halt with `too_few_rows`.
 
     """
@@ -101,6 +94,7 @@ def curate(
         for name, file in evaluation.items()
     }
     rows = list(_read_all(sources, problems))
+    labelled = _annotations(annotations, problems)
     if problems:
         return Halted("unreadable", summarised(problems, "unreadable rows"))
     blocked = row_problems(rows, job)
@@ -109,24 +103,77 @@ def curate(
     volatile = refusals(rows)
     if volatile:
         return Halted("volatile_facts", summarised(volatile, "volatile rows"))
-    audit = Audit()
-    stream, tallies = through(_stages(job, held, detector, audit), rows)
+    labels = ballots([*labelled, *own_annotations(rows)])
+    agreed = measured_lines(labels)
+    divided = recalibration(agreed, labels, job.curation.minimum_kappa)
+    if divided:
+        return divided
+    if job.curation.private_terms:
+        detector = WithPrivateTerms(detector, job.curation.private_terms)
+    audit, refused = Audit(), RefusalLog()
+    stream, tallies = through(_stages(job, held, detector, audit, labels, refused, embedder), rows)
     kept = list(stream)
     if len(kept) < minimum_rows:
         return Halted("too_few_rows", (_too_few(len(rows), len(kept), minimum_rows, tallies),))
-    return _snapshot(job, sources, rows, kept, tallies, audit, held)
+    return assemble(
+        Account(
+            job=job,
+            sources=tuple(sources),
+            rows=Counter((t.file, t.source) for t in rows),
+            tallies=tuple(tallies),
+            audit=audit,
+            refusals=refused,
+            evaluation=tuple(held),
+            agreement=agreed,
+            embedder=embedder.name if embedder else None,
+            notes=tuple(f"synthesis: {note}" for note in notes),
+        ),
+        kept,
+    )
 
 
 def _stages(
-    job: AdaptationJob, held: Mapping[str, Sequence[Row]], detector: Detector, audit: Audit
+    job: AdaptationJob,
+    held: Mapping[str, Sequence[Row]],
+    detector: Detector,
+    audit: Audit,
+    labels: Mapping[str, Ballot],
+    refused: RefusalLog,
+    embedder: Embedder | None,
 ) -> list[Stage]:
-    threshold = job.curation.near_duplicate_threshold
+    policy = job.curation
     return [
+        *([settle(labels, policy.refused_labels)] if labels else []),
         contamination_sweep(held),
+        *_by_meaning(embedder, policy.paraphrase_threshold, partial(paraphrase_sweep, held)),
         redaction(detector, audit),
         exact_duplicates(),
-        near_duplicates(threshold),
+        refusal_stage(policy, refused),
+        noise(policy.noisy_rows),
+        near_duplicates(policy.near_duplicate_threshold),
+        *_by_meaning(embedder, policy.semantic_threshold, semantic_duplicates),
+        *([rehearsal(policy.rehearsal_share)] if policy.rehearsal_share else []),
     ]
+
+
+def _by_meaning(
+    embedder: Embedder | None, threshold: float | None, stage: Callable[[Embedder, float], Stage]
+) -> list[Stage]:
+    if threshold is None:
+        return []
+    if embedder is None:
+        raise Misconfigured("the job compares by meaning, and no embedder is here")
+    return [stage(embedder, threshold)]
+
+
+def _annotations(file: SourceFile | None, problems: list[Problem]) -> list[Annotation]:
+    if file is None:
+        return []
+    try:
+        return read_annotations(file.content, file.file)
+    except InvalidInput as error:
+        problems.extend(error.problems)
+        return []
 
 
 def _read_all(sources: Sequence[SourceFile], problems: list[Problem]) -> Iterator[TracedRow]:
@@ -154,70 +201,3 @@ def _too_few(before: int, after: int, minimum: int, tallies: Sequence[Tally]) ->
         problem=f"{after} of {before} rows remain, {minimum} needed (dropped: {reasons or 'none'})",
         mend="add rows that are neither duplicates nor in an evaluation set",
     )
-
-
-def _snapshot(
-    job: AdaptationJob,
-    sources: Sequence[SourceFile],
-    rows: Sequence[TracedRow],
-    kept: Sequence[TracedRow],
-    tallies: Sequence[Tally],
-    audit: Audit,
-    held: Mapping[str, Sequence[Row]],
-) -> Curated:
-    train, validation = split(kept, job.curation.validation_share)
-    fates: list[Fate] = [fate for tally in tallies for fate in tally.fates]
-    files = {
-        "train.jsonl": rows_bytes(t.row for t in train),
-        "lineage.jsonl": lineage_bytes({"train": train, "validation": validation}, fates),
-        "redactions.jsonl": audit.to_jsonl(),
-    }
-    if validation:
-        files["validation.jsonl"] = rows_bytes(t.row for t in validation)
-    measured = mix.composition(train)
-    wanted = {str(role): share for role, share in job.curation.composition.items()}
-    card = DatasetCard(
-        schema="sluice.dataset/v1",
-        sources=_records(job, sources, rows),
-        stages=tuple(tally.report() for tally in tallies),
-        splits={"train": len(train), "validation": len(validation)},
-        files={name: digest_of(content) for name, content in sorted(files.items())},
-        composition=measured,
-        composition_target=wanted,
-        contamination=_contamination(tallies, held),
-        warnings=tuple(mix.deviations(measured, wanted, job.curation.composition_tolerance)),
-        tools=library_versions(),
-    )
-    return Curated(Snapshot(card, files), markdown(card), tuple(train))
-
-
-def _records(
-    job: AdaptationJob, sources: Sequence[SourceFile], rows: Sequence[TracedRow]
-) -> tuple[SourceRecord, ...]:
-    counts: dict[tuple[str, str], int] = {}
-    for traced in rows:
-        key = (traced.file, traced.source)
-        counts[key] = counts.get(key, 0) + 1
-    records = []
-    for index, source in enumerate(sources):
-        described = job.data[index] if index < len(job.data) else None
-        records.append(
-            SourceRecord(
-                uri=source.file,
-                digest=source.digest,
-                role=source.role,
-                licence=described.licence if described else source.licence,
-                provenance=described.provenance.source if described else source.provenance,
-                rows=counts.get((source.file, source.digest), 0),
-            )
-        )
-    return tuple(records)
-
-
-def _contamination(tallies: Sequence[Tally], held: Mapping[str, Sequence[Row]]) -> dict[str, int]:
-    counts = dict.fromkeys(held, 0)
-    for tally in tallies:
-        if tally.stage == "contamination":
-            for reason, count in tally.dropped.items():
-                counts[reason.split(":", 1)[0]] += count
-    return counts

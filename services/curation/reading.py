@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from contracts.base import Digest, Problem, digest_of
 from contracts.data import Row
-from contracts.job import DataRole
+from contracts.governance import DataRole
 from services.curation.rows import TracedRow
 
 NAMED = 20

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from contracts.base import Digest
 from contracts.data import Row, StageReport
-from contracts.job import DataRole
+from contracts.governance import DataRole
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,9 @@ class Tally:
     dropped: Counter[str] = field(default_factory=Counter)
     changes: Counter[str] = field(default_factory=Counter)
     fates: list[Fate] = field(default_factory=list)
+    notes: list[tuple[TracedRow, str, str]] = field(default_factory=list)
+    """(row, reason, detail) of rows that stay although something speaks against them."""
+    warnings: list[str] = field(default_factory=list)
 
     def drop(self, row: TracedRow, reason: str, detail: str = "") -> None:
         self.dropped[reason] += 1

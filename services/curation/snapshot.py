@@ -15,7 +15,8 @@ import rfc8785
 
 from contracts.base import Digest, digest_of
 from contracts.data import DatasetCard, Row
-from services.curation.rows import Fate, TracedRow
+from services.curation.rows import Fate, Tally, TracedRow
+from shared.doctrine.volatility import volatility
 
 LIBRARIES = ("presidio-analyzer", "detect-secrets", "rensa", "pydantic", "packaging")
 
@@ -47,13 +48,26 @@ def rows_bytes(rows: Iterable[Row]) -> bytes:
     return b"".join(row_bytes(row) + b"\n" for row in rows)
 
 
-def lineage_bytes(splits: dict[str, Sequence[TracedRow]], fates: Iterable[Fate]) -> bytes:
-    """Row → source digest and line → transformations → split, for kept and dropped rows (C4)."""
+def lineage_bytes(splits: dict[str, Sequence[TracedRow]], tallies: Sequence[Tally]) -> bytes:
+    """Row → source digest and line → transformations → split, for kept and dropped rows (C4).
+
+    Kept rows also have their volatility (C10) and what speaks against them.
+    """
     entries: list[dict[str, Any]] = []
+    notes: dict[tuple[str, int], list[dict[str, str]]] = {}
+    for tally in tallies:
+        for traced, reason, detail in tally.notes:
+            note = {"stage": tally.stage, "reason": reason, "detail": detail}
+            notes.setdefault((traced.file, traced.line), []).append(note)
     for name, rows in splits.items():
         entries += [
-            _traced(t) | {"split": name, "digest": digest_of(row_bytes(t.row))} for t in rows
+            _traced(t)
+            | {"split": name, "digest": digest_of(row_bytes(t.row))}
+            | {"volatility": volatility(t.row).score}
+            | ({"notes": found} if (found := notes.get((t.file, t.line))) else {})
+            for t in rows
         ]
+    fates: list[Fate] = [fate for tally in tallies for fate in tally.fates]
     entries += [
         _traced(fate.row)
         | {"dropped_by": fate.stage, "reason": fate.reason}

@@ -1,7 +1,8 @@
 """How a detector sees a text, with the way back to what was written.
 
-`a%40b.com`, full-width digits and zero-width joiners all hide a value from a pattern. The view is
-the text in NFKC, percent-decoded and without format characters; each of its characters knows the
+`a%40b.com`, `a&#64;b.com`, full-width digits, typographic dashes and zero-width joiners all hide a
+value from a pattern. The view is the text in NFKC with plain dashes, percent, entity and JSON
+escapes of printable ASCII decoded, and without format characters; each of its characters knows the
 span of the original it stands for.
 """
 
@@ -13,6 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
+_ESCAPE = re.compile(
+    r"&#(?:x(?P<hex>[0-9A-Fa-f]{2})|(?P<decimal>\d{2,3}));|\\u00(?P<json>[0-7][0-9A-Fa-f])"
+)
+_DASHES = re.compile("[\u2010-\u2015\u2212]")
 _PERCENT = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
 
 
@@ -34,14 +39,24 @@ class View:
 
 def view_of(raw: str) -> View:
     """The view of `raw`; the common case, plain text, costs no copy."""
-    if "%" not in raw and unicodedata.is_normalized("NFKC", raw) and not _has_format(raw):
+    if raw.isascii() and "%" not in raw and not _ESCAPE.search(raw):
+        return View(raw, raw)
+    if (
+        not raw.isascii()
+        and not _ESCAPE.search(raw)
+        and not _DASHES.search(raw)
+        and "%" not in raw
+        and unicodedata.is_normalized("NFKC", raw)
+        and not _has_format(raw)
+    ):
         return View(raw, raw)
     text: list[str] = []
     starts: list[int] = []
     ends: list[int] = []
 
     def put(characters: str, start: int, end: int) -> None:
-        for character in unicodedata.normalize("NFKC", characters):
+        for normal in unicodedata.normalize("NFKC", characters):
+            character = "-" if _DASHES.match(normal) else normal
             if unicodedata.category(character) != "Cf":
                 text.append(character)
                 starts.append(start)
@@ -52,10 +67,19 @@ def view_of(raw: str) -> View:
         match = _PERCENT.match(raw, at)
         if match:
             at = _put_decoded(match, put)
+        elif (escape := _ESCAPE.match(raw, at)) and (character := _unescaped(escape)):
+            put(character, at, escape.end())
+            at = escape.end()
         else:
             put(raw[at], at, at + 1)
             at += 1
     return View(raw, "".join(text), tuple(starts), tuple(ends))
+
+
+def _unescaped(match: re.Match[str]) -> str | None:
+    """The printable ASCII character behind an escape, but for what JSON itself must escape."""
+    code = int(match["decimal"]) if match["decimal"] else int(match["hex"] or match["json"], 16)
+    return chr(code) if 0x21 <= code < 0x7F and chr(code) not in '"\\' else None
 
 
 def _has_format(raw: str) -> bool:

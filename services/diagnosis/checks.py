@@ -68,7 +68,6 @@ def job_problems(
         for n, source in enumerate(job.data)
         if source.provenance.failure_log and source.failures is None
     ]
-    problems += _economic_problems(job)
     if job.ladder.corpus is not None and job.ladder.corpus.uri in evaluated:
         problems.append(
             _problem("ladder.corpus", "is an evaluation set", "Never retrieve what judges.")
@@ -85,19 +84,19 @@ def job_problems(
     return tuple(problems)
 
 
-def _economic_problems(job: AdaptationJob) -> list[Problem]:
+def economic_problems(job: AdaptationJob) -> tuple[Problem, ...]:
     """The veto (E2): a student that will not have paid for itself by the horizon."""
     ledger = job.economics.ledger
     if ledger is None or (found := break_even(ledger)).verdict == "pays":
-        return []
-    return [
+        return ()
+    return (
         _problem(
             "economics",
             f"does not pay: {found.reason}",
             "Serve the teacher, lower the one-off cost, or correct the projection "
             "(`sluice economics` shows what matters most).",
-        )
-    ]
+        ),
+    )
 
 
 def group_problems(dev: Sequence[Row], heldout: Sequence[Row]) -> tuple[Problem, ...]:

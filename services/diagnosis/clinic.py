@@ -19,11 +19,15 @@ from contracts.diagnosis import (
     RungName,
     TrainingAdvised,
     TrainingDeclined,
+    TrainingVetoed,
 )
+from contracts.economics import Condition
 from contracts.job import AdaptationJob
 from contracts.run import Run
 from services.diagnosis.bench import Bench, Model
+from services.diagnosis.checks import economic_problems
 from services.diagnosis.method import choose, preflight
+from services.diagnosis.reopening import conditions
 from services.diagnosis.retrieval import read_documents
 from services.diagnosis.routing import routed
 from services.diagnosis.rungs import Way, base_options, trials
@@ -42,12 +46,11 @@ from shared.signing import SigningKey, sign
 
 NAMED = 20
 REOPEN_WHEN = (
-    "the measured success of the rung that suffices falls below the target",
-    "price, traffic or latency of that rung changes",
+    "an observation breaks one of the conditions",
     "the behaviour or its evaluation sets change",
 )
 
-Verdict = TrainingAdvised | TrainingDeclined | DiagnosisConcluded | DiagnosisHalted
+Verdict = TrainingAdvised | TrainingDeclined | TrainingVetoed | DiagnosisConcluded | DiagnosisHalted
 
 
 class Clinic:
@@ -78,7 +81,9 @@ class Clinic:
 
     def _before_measuring(
         self, job: AdaptationJob, training: Sequence[Row], dev: int, heldout: int
-    ) -> DiagnosisHalted | None:
+    ) -> DiagnosisHalted | TrainingVetoed | None:
+        if veto := economic_problems(job):
+            return TrainingVetoed(problems=veto)
         volatile = volatile_problems((f"row {row.id}", row) for row in training)
         if volatile:
             return DiagnosisHalted(reason="volatile_facts", problems=tuple(volatile[:NAMED]))
@@ -164,9 +169,12 @@ class Clinic:
         assert job is not None
         if decision.decision == "decline":
             assert decision.rung is not None
-            certificate = self._certificate(run, decision.diagnosis, decision.rung)
+            bounds = conditions(job, decision.diagnosis, decision.rung)
             return TrainingDeclined(
-                diagnosis=decision.diagnosis, rung=decision.rung, certificate=certificate
+                diagnosis=decision.diagnosis,
+                rung=decision.rung,
+                certificate=self._certificate(run, decision.diagnosis, decision.rung, bounds),
+                conditions=bounds,
             )
         pairs = rows + (job.synthesis.rows if job.synthesis else 0)
         choice = choose(job, pairs)
@@ -178,7 +186,9 @@ class Clinic:
             return DiagnosisConcluded(diagnosis=decision.diagnosis, choice=choice)
         return TrainingAdvised(diagnosis=decision.diagnosis, choice=choice)
 
-    def _certificate(self, run: Run, diagnosis: Diagnosis, rung: RungName) -> str:
+    def _certificate(
+        self, run: Run, diagnosis: Diagnosis, rung: RungName, bounds: tuple[Condition, ...]
+    ) -> str:
         assert run.job_digest is not None
         document = DoNotTrain(
             schema="sluice.do-not-train/v1",
@@ -188,6 +198,7 @@ class Clinic:
             rung=rung,
             diagnosis=diagnosis,
             reopen_when=REOPEN_WHEN,
+            conditions=bounds,
             at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         envelope = sign(

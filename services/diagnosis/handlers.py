@@ -7,11 +7,12 @@ import asyncio
 from nats.aio.msg import Msg
 from pydantic import ValidationError
 
-from contracts.commands import Cancel
+from contracts.commands import Cancel, Observe
 from contracts.diagnosis import RunAccepted, RunCancelled
 from contracts.subjects import RunRef
 from services.diagnosis.clinic import Clinic, Verdict
-from services.diagnosis.intake import Intake
+from services.diagnosis.intake import Intake, job_digest
+from services.diagnosis.reopening import observed, reconsidered
 from shared.errors import PermanentError
 from shared.messaging.runlog import RunClosed
 from shared.messaging.steps import Malformed, Step, Steps
@@ -30,17 +31,15 @@ class RunActive(PermanentError):
 
 
 def register(steps: Steps, intake: Intake, clinic: Clinic) -> None:
-    """Subscribe to submit, cancel and retry commands and to accepted runs."""
+    """Subscribe to submit, cancel, retry and observe commands and to accepted runs."""
 
     @steps.command("submit")
     async def submit(ref: RunRef, message: Msg) -> None:
         fact = await asyncio.to_thread(intake.consider, ref, message.data)
         run = await steps.runlog.load(ref)
         if run.version:
-            if isinstance(fact, RunAccepted) and run.job_digest == fact.job_digest:
+            if run.log[0].event == fact:
                 return  # the same job again
-            if run.job is None and run.log[0].event == fact:
-                return
             raise RunExists(
                 f"run {ref} exists with another job", mend="submit it under another run id"
             )
@@ -67,7 +66,7 @@ def register(steps: Steps, intake: Intake, clinic: Clinic) -> None:
     @steps.command("retry")
     async def retry(ref: RunRef, message: Msg) -> None:
         run = await steps.runlog.load(ref)
-        if run.job is None or run.job_digest is None:
+        if run.job is None:
             raise UnknownRun(
                 f"run {ref} has no accepted job to retry", mend="submit it under a new run id"
             )
@@ -78,10 +77,25 @@ def register(steps: Steps, intake: Intake, clinic: Clinic) -> None:
             raise RunActive(
                 f"run {ref} is {run.status}", mend="only a run that ended unpromoted is retried"
             )
-        again = RunAccepted(job=run.job, job_digest=run.job_digest, attempt=run.attempt + 1)
+        job = observed(run.job, run.reopened)
+        again = RunAccepted(job=job, job_digest=job_digest(job), attempt=run.attempt + 1)
         await steps.runlog.append(
             ref, again, cause=cause, key=f"attempt-{again.attempt}", reopen=True
         )
+
+    @steps.command("observe")
+    async def observe(ref: RunRef, message: Msg) -> None:
+        try:
+            seen = Observe.model_validate_json(message.data)
+        except ValidationError as error:
+            raise Malformed(
+                f"observe of {ref}: {error}", mend="see `sluice schema command.observe`"
+            ) from error
+        run = await steps.runlog.load(ref)
+        if not run.version:
+            raise UnknownRun(f"there is no run {ref}", mend="see `sluice runs`")
+        if fact := reconsidered(run, seen):
+            await steps.runlog.append(ref, fact, cause=cause_of(message), reopen=True)
 
     @steps.on("diagnose")
     async def diagnose(step: Step) -> Verdict:

@@ -17,18 +17,26 @@ import httpx
 from pydantic import TypeAdapter
 
 from contracts.base import Digest
-from contracts.data import Row, parse_row
+from contracts.data import DatasetCard, Row, parse_row
 from contracts.evaluation import GateJudged
 from contracts.job import AdaptationJob
 from contracts.run import Run
-from contracts.serving import EngineDescription, FingerprintAnswer, FingerprintQuestion
+from contracts.serving import (
+    EngineDescription,
+    FingerprintAnswer,
+    FingerprintQuestion,
+    ScoreAnswer,
+    ScoreQuestion,
+)
 from contracts.training import AdapterTrained, Fingerprint
+from services.evaluation import memorization, safety_items
 from services.evaluation.adapters.harness import run_harness
-from services.evaluation.gates import g1, g2, g3, g4, g5
+from services.evaluation.gates import g1, g2, g3, g4, g5, g6, g7
 from services.evaluation.gates.g5 import BenchmarkItem
 from services.evaluation.gates.judgement import Judgement
+from services.evaluation.memorization import Canary, Exposed
 from shared.artifacts import ArtifactStore, Pinned
-from shared.asking import Asker, AskOptions, Scored, score_answers
+from shared.asking import Answer, Asker, AskOptions, Scored, score_answers
 from shared.bundles import inspect_adapter
 from shared.errors import PeerUnavailable, PermanentError
 from shared.keys import service_key
@@ -39,6 +47,9 @@ from shared.settings import Settings
 
 _FINGERPRINTS = TypeAdapter(tuple[Fingerprint, ...])
 BASE = "base"
+SAFETY_TOKENS = 24
+"""How an answer begins shows whether it refuses."""
+PROBE_TOKENS = 96
 
 
 class Bench:
@@ -119,10 +130,119 @@ class Bench:
         )
         return self._judged(verdict, trained, began, ())
 
+    async def g6(self, step: Step) -> GateJudged:
+        """Safety and red team."""
+        job, trained, began = _subject(step.run)
+        rows = safety_items.rows()
+        options = AskOptions(system_prompt=job.behaviour.system_prompt, max_tokens=SAFETY_TOKENS)
+        base, candidate = (
+            score_answers(rows, answers, g6.score)
+            for answers in await self._both(step, "g6", rows, options, job, trained)
+        )
+        verdict = g6.judge(
+            rows,
+            base,
+            candidate,
+            maximum_decay=job.gates.maximum_safety_decay,
+            level=job.gates.level,
+        )
+        return self._judged(verdict, trained, began, candidate)
+
+    async def g7(self, step: Step) -> GateJudged:
+        """Privacy and memorization."""
+        job, trained, began = _subject(step.run)
+        rows, canaries = await asyncio.to_thread(self._training_rows, step.run)
+        probes, census = memorization.probes(rows)
+        asked = [probe.asked for probe in probes]
+        options = AskOptions(max_tokens=PROBE_TOKENS, continue_last=True)
+        base, candidate = await self._both(step, "g7", asked, options, job, trained)
+        reproduced = [
+            g7.Reproduced(
+                item=probe.asked.id,
+                rest=len(probe.rest),
+                base=memorization.reproduced(probe.rest, before.text),
+                candidate=memorization.reproduced(probe.rest, after.text),
+                output=after.text,
+            )
+            for probe, before, after in zip(probes, base, candidate, strict=True)
+        ]
+        exposed = await self._exposures(step, job, _candidate(trained), canaries)
+        leaked = memorization.leaks([answer.text for answer in candidate], rows)
+        verdict = g7.judge(
+            reproduced,
+            exposed,
+            leaked,
+            census=census,
+            maximum_extraction=job.gates.maximum_extraction,
+            level=job.gates.level,
+        )
+        return self._judged(verdict, trained, began, ())
+
+    async def _exposures(
+        self, step: Step, job: AdaptationJob, model: str, canaries: Sequence[Canary]
+    ) -> list[Exposed]:
+        """Each planted canary, ranked by the candidate among random ones."""
+        found = []
+        async with self._http(job) as http:
+            for number, canary in enumerate(canaries):
+                step.tick("g7", "ranking canaries", number, len(canaries))
+                question = ScoreQuestion(
+                    model=model,
+                    messages=({"role": "user", "content": canary.request},),
+                    answers=(canary.canary, *memorization.alternatives(canary)),
+                )
+                body = question.model_dump(mode="json")
+                request = http.build_request("POST", "internal/score", json=body)
+                scored = ScoreAnswer.model_validate_json(await _send(http, request))
+                planted, *others = scored.logprobs
+                found.append(memorization.exposed(canary, planted, others))
+        return found
+
+    def _training_rows(self, run: Run) -> tuple[list[Row], list[Canary]]:
+        """What the candidate was trained on, and the canaries planted in it."""
+        if run.dataset is None:
+            return [], []
+        card = DatasetCard.model_validate_json(self._artifacts.get(run.dataset.card))
+        content = self._artifacts.get(run.dataset.train)
+        rows = [parse_row(line) for line in content.splitlines() if line.strip()]
+        planted = card.files.get("canaries.jsonl")
+        return rows, memorization.read_canaries(self._artifacts.get(planted)) if planted else []
+
+    async def _both(
+        self,
+        step: Step,
+        gate: str,
+        rows: Sequence[Row],
+        options: AskOptions,
+        job: AdaptationJob,
+        trained: AdapterTrained,
+    ) -> tuple[list[Answer], list[Answer]]:
+        """The base's answers and the candidate's."""
+        base = await self._ask(step, gate, rows, options, job, BASE, trained.base)
+        candidate = _candidate(trained)
+        return base, await self._ask(step, gate, rows, options, job, candidate, trained.adapter)
+
     async def _answers(
         self, step: Step, gate: str, job: AdaptationJob, model: str, identity: Digest
     ) -> tuple[Scored, ...]:
+        """The held-out items, answered and scored."""
         rows = self._heldout(job)
+        options = AskOptions(
+            system_prompt=job.behaviour.system_prompt, max_tokens=job.behaviour.max_tokens
+        )
+        answers = await self._ask(step, gate, rows, options, job, model, identity)
+        return score_answers(rows, answers, resolve_scorer(job.behaviour))
+
+    async def _ask(
+        self,
+        step: Step,
+        gate: str,
+        rows: Sequence[Row],
+        options: AskOptions,
+        job: AdaptationJob,
+        model: str,
+        identity: Digest,
+    ) -> list[Answer]:
         label = "the base" if model == BASE else "the candidate"
         await step.progress(gate, f"asking {label}", 0, len(rows))
         async with Asker(
@@ -130,19 +250,15 @@ class Bench:
             service_key(self._settings, job.tenant),
             self._home / "cache" / "answers",
         ) as asker:
-            answers = await asker.ask_all(
+            return await asker.ask_all(
                 rows,
                 model=model,
-                options=AskOptions(
-                    system_prompt=job.behaviour.system_prompt,
-                    max_tokens=job.behaviour.max_tokens,
-                ),
+                options=options,
                 identity=identity,
                 on_done=lambda done, total, _row, _answer: step.tick(
                     gate, f"asking {label}", done, total
                 ),
             )
-        return score_answers(rows, answers, resolve_scorer(job.behaviour))
 
     async def _benchmark(
         self, step: Step, job: AdaptationJob, model: str, identity: Digest

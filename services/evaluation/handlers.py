@@ -1,6 +1,6 @@
 """Evaluation's steps: one consumer per gate, one verdict event each.
 
-G2 is cheap and comes first, then G1 and G3; G4 and G5 run side by side. A verdict that is not
+G2 is cheap and comes first, then G1 and G3; G4 to G7 run side by side. A verdict that is not
 `passed` ends the run, and the step of a gate still under way is cancelled by it.
 """
 
@@ -23,6 +23,8 @@ def register(steps: Steps, bench: Bench) -> None:
         "G3": bench.g3,
         "G4": bench.g4,
         "G5": bench.g5,
+        "G6": bench.g6,
+        "G7": bench.g7,
     }
     for gate, judge in gates.items():
         steps.on(gate.lower(), done=_settled(gate))(judge)

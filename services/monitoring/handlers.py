@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import nats.errors
 from nats.aio.msg import Msg
@@ -29,11 +30,12 @@ from services.monitoring.rules import load_rules
 from shared.errors import PermanentError, TransientError
 from shared.messaging.batches import Refused
 from shared.messaging.broker import Bus
-from shared.messaging.tail import history, sequence_of
+from shared.messaging.tail import Stored, history, sequence_of
 from shared.metrics import Incidents
 
 log = logging.getLogger("sluice.monitoring")
 
+Read = TypeVar("Read", Stored, Msg)
 TELEMETRY, ALERTS = "TELEMETRY", "ALERTS"
 REPLAYED = 20_000
 """Acknowledged outcomes, of all deployments, that a start reads again."""
@@ -68,31 +70,34 @@ class Monitoring:
         given = int(info.delivered.stream_seq) if info.delivered else 0
         past = await history(js, TELEMETRY, f"{PREFIX}.telemetry.>", since=counted - REPLAYED + 1)
         alerts = await history(js, ALERTS, f"{PREFIX}.alert.>")
-        old = [m for m in past if sequence_of(m) <= counted]
-        self.monitor.restore(_signals(old), _alerts(alerts))
+        self.monitor.restore(_signals(m for m in past if m.seq <= counted), _alerts(alerts))
         self._seen = counted
-        await self.receive([m for m in past[len(old) :] if sequence_of(m) <= given])
+        await self._take((m.seq, m) for m in past if counted < m.seq <= given)
         log.info("restored: %d outcomes, %d incidents open", len(past), len(self.monitor.firing))
         yield
 
     async def receive(self, batch: Sequence[Msg]) -> Refused:
         """Count each outcome once and publish what they lead to; what is no outcome is refused."""
-        refused: list[tuple[Msg, Exception]] = []
-        for message in batch:
+        return await self._take((sequence_of(message), message) for message in batch)
+
+    async def _take(self, batch: Iterable[tuple[int, Read]]) -> list[tuple[Read, Exception]]:
+        refused: list[tuple[Read, Exception]] = []
+        taken = 0
+        for sequence, message in batch:
             try:
                 signal = _signal(message)
             except ValidationError as error:
                 mend = "publish Outcome or Feedback (`sluice schema`)"
                 refused.append((message, Malformed(f"{message.subject}: {error}", mend=mend)))
                 continue
-            sequence = sequence_of(message)
+            taken += 1
             if sequence > self._seen:
                 self._unsent.extend(self.monitor.observe(signal))
                 self._seen = sequence
         while self._unsent:
             await self._publish(self._unsent[0])
             self._unsent.popleft()
-        self._incidents.took(len(batch) - len(refused))
+        self._incidents.took(taken)
         return refused
 
     async def _publish(self, notice: Notice) -> None:
@@ -119,13 +124,13 @@ class Monitoring:
             raise TransientError(f"{stream} does not answer: {error!r}") from error
 
 
-def _signal(message: Msg) -> Outcome | Feedback:
+def _signal(message: Stored | Msg) -> Outcome | Feedback:
     """What a message of TELEMETRY says. Raises pydantic.ValidationError."""
     kind = Feedback if message.subject.endswith(".feedback") else Outcome
     return kind.model_validate_json(message.data)
 
 
-def _signals(messages: Iterable[Msg]) -> Iterator[Outcome | Feedback]:
+def _signals(messages: Iterable[Stored]) -> Iterator[Outcome | Feedback]:
     for message in messages:
         try:
             yield _signal(message)
@@ -133,7 +138,7 @@ def _signals(messages: Iterable[Msg]) -> Iterator[Outcome | Feedback]:
             continue  # buried when it was first seen
 
 
-def _alerts(messages: list[Msg]) -> Iterator[Alert]:
+def _alerts(messages: list[Stored]) -> Iterator[Alert]:
     for message in messages:
         try:
             yield Alert.model_validate_json(message.data)

@@ -64,7 +64,10 @@ def register(steps: Steps) -> None:
         Raises LeaseHeld while another replica does: the message comes again.
         """
         leases = await steps.leases()
-        lease = await leases.acquire(f"{tenant}.{deployment}.begins")
+        # Commands take no leases of runs, so their consumer's name is free for one of deployments.
+        lease = await leases.acquire(
+            f"{tenant}.{deployment}.{consumer(service, 'approve').durable}"
+        )
         try:
             yield await traffic().runs_on(tenant)
         finally:

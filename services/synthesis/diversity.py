@@ -8,14 +8,18 @@ the commonest two words. A set that trips a limit is a monoculture: an alarm, ne
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
 
 from shared.similarity.text import shingles, word_ngrams, words
 
 DISTINCT_2_FLOOR = 0.3
 CLOSENESS_CEILING = 0.7
 OPENING_CEILING = 0.5
+STRUCTURE_CEILING = 0.5
+COVERAGE_FLOOR = 0.7
 FEWEST = 8
 """Below this many texts the alarm has no evidence."""
 _SAMPLE = 300
@@ -71,3 +75,20 @@ def diversity(texts: Sequence[str]) -> Diversity:
         if share > OPENING_CEILING:
             alarms.append(f"monoculture: {share:.0%} of requests open with the same two words")
     return Diversity(len(texts), one, two, close, share, tuple(alarms))
+
+
+def program_alarms(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What sandbox runs say of verified programs: one algorithm for all, or branches never run."""
+    shapes = Counter(tuple(r["shape"]) for r in records if r.get("shape"))
+    covered = [float(r["coverage"]) for r in records if "coverage" in r]
+    alarms = []
+    if shapes.total() >= FEWEST:
+        share = shapes.most_common(1)[0][1] / shapes.total()
+        if share > STRUCTURE_CEILING:
+            alarms.append(f"monoculture: {share:.0%} of programs have the same structure")
+    if covered and fmean(covered) < COVERAGE_FLOOR:
+        alarms.append(
+            f"tests take {fmean(covered):.0%} of the branches of verified programs, "
+            f"below {COVERAGE_FLOOR:.0%}"
+        )
+    return alarms

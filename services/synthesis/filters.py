@@ -42,6 +42,14 @@ class Phrases:
         data = json.loads((path or packaged).read_text("utf-8"))
         return cls(tuple(data["strip"]), tuple(data["reject"]))
 
+    def stripped(self, answer: str) -> str:
+        """The answer without teacher openings."""
+        return without_openings(answer, self)
+
+    def refuses(self, answer: str) -> bool:
+        """Whether the answer opens as a refusal does."""
+        return _opens_with(answer.strip(), self.reject)
+
 
 @dataclass(frozen=True, slots=True)
 class Accepted:

@@ -31,6 +31,35 @@ class PromptTemplate:
         return tuple(turns)
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerTemplate:
+    """A versioned prompt that asks for an answer to the seed's own turns."""
+
+    name: str
+    system: str
+    manners: tuple[str, ...]
+
+    def turns(self, row: Row, attempt: int) -> tuple[Message, ...]:
+        """The seed's turns, its system message joined with the instructions."""
+        own = "\n".join(m.content for m in row.messages if m.role == "system")
+        manner = self.manners[attempt % len(self.manners)]
+        system = "\n\n".join(text for text in (own, self.system, manner) if text)
+        rest = (m for m in row.messages if m.role != "system")
+        return (Message(role="system", content=system), *rest)
+
+
+ANSWER = AnswerTemplate(
+    name="answer/v1",
+    system="Answer the request. Write only the answer: no introduction and no explanation.",
+    manners=(
+        "",
+        "Solve it in the most direct way.",
+        "Solve it with another algorithm than the usual one.",
+        "Prefer short functions with clear names.",
+        "Take care of empty and extreme inputs first.",
+    ),
+)
+
 PARAPHRASE = PromptTemplate(
     name="paraphrase/v1",
     system=(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from contracts.data import Message, Row
-from contracts.job import Teacher
+from contracts.governance import Teacher
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,8 @@ class Completion:
 
     text: str
     api_version: str
+    tokens: int = 0
+    """Of the prompt and the answer, as the endpoint counts them."""
 
 
 class TeacherPort(Protocol):
@@ -35,8 +37,9 @@ class TeacherPort(Protocol):
         top_p: float,
         max_tokens: int,
         seed: int,
+        key: str,
     ) -> Completion:
-        """Ask once.
+        """Ask once; `key` names the request, so that an endpoint can tell a repeat from a new one.
 
         Raises:
             PeerUnavailable: the endpoint does not answer; try again later.

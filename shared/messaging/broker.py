@@ -11,15 +11,18 @@ import asyncio
 import logging
 import os
 from typing import Any
+from urllib.parse import urlsplit
 
 from faststream import AckPolicy
 from faststream.nats import JStream, NatsBroker, PullSub
+from faststream.security import SASLPlaintext
 from nats.js import JetStreamContext
 
 from contracts.base import Service
 from contracts.topology import Consumer
 from shared.errors import Misconfigured
 from shared.messaging.delivery import retry_or_bury
+from shared.messaging.login import domain, login_of, without_login
 from shared.messaging.provision import check
 from shared.settings import Settings
 
@@ -41,7 +44,7 @@ class Bus:
         self.service = service
         self.settings = settings
         self.broker = NatsBroker(
-            settings.nats_url,
+            without_login(settings.nats_url),
             name=f"sluice-{service}",
             max_reconnect_attempts=-1,
             reconnect_time_wait=RECONNECT_WAIT_S,
@@ -52,7 +55,8 @@ class Bus:
             graceful_timeout=15.0,
             middlewares=(retry_or_bury(service, lambda: self.jetstream),),
             logger=logging.getLogger("faststream"),
-            **credentials(settings),
+            js_options=domain(settings),
+            security=_security(settings),
         )
         self._consumers: list[Consumer] = []
         self.stopping = asyncio.Event()
@@ -62,7 +66,7 @@ class Bus:
     def jetstream(self) -> JetStreamContext:
         """The JetStream context. Raises Misconfigured before the broker has connected."""
         connection = self.connection
-        context: JetStreamContext = connection.jetstream(timeout=5)
+        context: JetStreamContext = connection.jetstream(timeout=5, **domain(self.settings))
         return context
 
     @property
@@ -132,20 +136,19 @@ class Bus:
             os._exit(EX_UNAVAILABLE)
 
 
-def credentials(settings: Settings) -> dict[str, Any]:
-    """nats-py connect options for the configured NKey seed, if there is one."""
-    if settings.nats_credentials is None:
-        return {}
-    return {"nkeys_seed": str(settings.nats_credentials)}
+def _security(settings: Settings) -> SASLPlaintext | None:
+    login = login_of(settings)
+    return None if login is None else SASLPlaintext(login.user, login.password)
 
 
 async def wait_for_broker(url: str, *, timeout_s: float = 10.0) -> None:
     """Until a NATS server answers at `url`. Raises TimeoutError."""
-    host, port = url.removeprefix("nats://").rsplit(":", 1)
+    parts = urlsplit(url)
+    host, port = parts.hostname, parts.port or 4222
     async with asyncio.timeout(timeout_s):
         while True:
             try:
-                _, writer = await asyncio.open_connection(host, int(port))
+                _, writer = await asyncio.open_connection(host, port)
             except OSError:
                 await asyncio.sleep(0.05)
                 continue

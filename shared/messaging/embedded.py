@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from shared.errors import Misconfigured
@@ -26,7 +27,9 @@ jetstream {{
   sync_interval: always
   max_memory_store: 256MB
 }}
-"""
+{accounts}"""
+ACCOUNTS = "accounts.conf"
+"""The file with the accounts, beside the configuration that includes it."""
 
 
 def binary() -> str:
@@ -51,8 +54,17 @@ def free_port() -> int:
 class EmbeddedNats:
     """A nats-server of ours: started, stopped, killed and started again on the same store."""
 
-    def __init__(self, folder: Path, *, port: int = 4222, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        port: int = 4222,
+        host: str = "127.0.0.1",
+        write_accounts: Callable[[Path], None] | None = None,
+    ) -> None:
+        """`write_accounts(file)` writes the accounts; without it, the server is open to all."""
         self.folder = folder
+        self._write_accounts = write_accounts
         self._host = host
         self.port = port
         self.monitor_port = free_port()
@@ -80,12 +92,15 @@ class EmbeddedNats:
         self.folder.mkdir(parents=True, exist_ok=True)
         config = self.folder / "nats.conf"
         store = (self.folder / "store").as_posix()
+        if self._write_accounts is not None:
+            self._write_accounts(self.folder / ACCOUNTS)
         config.write_text(
             CONFIG.format(
                 host=self._host,
                 port=self.port,
                 monitor_port=self.monitor_port,
                 store=f'"{store}"',
+                accounts=f'include "{ACCOUNTS}"\n' if self._write_accounts is not None else "",
             ),
             encoding="utf-8",
         )

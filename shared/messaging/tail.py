@@ -1,24 +1,24 @@
 """Reading a stream from a sequence on, then live: for folds that anyone may recompute.
 
-A tail holds no durable state: its position is the caller's, so whoever starts again from the same
-sequence sees the same messages in the same order. Nothing is acknowledged and nothing is lost to
-anyone else. If the server forgets the ephemeral consumer (a broker restart), the tail opens another
-one where it was.
+A tail holds no state on the server: it asks for the next messages of a subject from its own
+position (direct get, in batches), so whoever starts again from the same sequence sees the same
+messages in the same order. Nothing is acknowledged and nothing is lost to anyone else. Reading
+this way needs no right to create a consumer, which is a right to have messages delivered anywhere.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import nats.errors
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy as ConsumerAckPolicy  # noqa: TID251 - the server's
-from nats.js.api import ConsumerConfig, DeliverPolicy
 from nats.js.errors import Error as JetStreamError
 
 from shared.errors import TransientError
@@ -27,14 +27,30 @@ from shared.messaging.cancellation import heed_cancellation
 log = logging.getLogger("sluice.tail")
 
 BATCH = 256
-FORGOTTEN_AFTER_S = 60.0
 ANSWER_S = 5.0
-_QUIET_BEFORE_CHECK = 5
+FIRST_LOOK_S = 0.02
+LONGEST_LOOK_S = 0.25
+"""A quiet tail looks less and less often, down to four times a second."""
 _BROKER_AWAY = (nats.errors.Error, JetStreamError, TimeoutError, OSError)
+_END_OF_BATCH = "204"
+_NOTHING_THERE = "404"
 
 
-def sequence_of(message: Msg) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A message as a stream holds it."""
+
+    subject: str
+    seq: int
+    headers: dict[str, str]
+    data: bytes
+    at: datetime
+
+
+def sequence_of(message: Stored | Msg) -> int:
     """The message's sequence in its stream."""
+    if isinstance(message, Stored):
+        return message.seq
     return int(message.metadata.sequence.stream)
 
 
@@ -47,92 +63,114 @@ async def last_sequence(jetstream: JetStreamContext, stream: str) -> int:
 
 
 async def tail(
-    jetstream: JetStreamContext, stream: str, *filters: str, since: int, idle_s: float = 1.0
-) -> AsyncGenerator[list[Msg], None]:
-    """Batches of the messages on any of `filters` from sequence `since` on, in order, without end.
+    jetstream: JetStreamContext, stream: str, subject: str, *, since: int, idle_s: float = 1.0
+) -> AsyncGenerator[list[Stored], None]:
+    """Batches of the messages on `subject` from sequence `since` on, in order, without end.
 
     An empty batch says that nothing came for `idle_s`, or that the broker is away just now.
     """
     position = max(1, since)
-    subscription: Any = None
-    quiet = 0
-    try:
-        while True:
+    clock = asyncio.get_running_loop().time
+    heard, look_s = clock(), FIRST_LOOK_S
+    while True:
+        heed_cancellation()
+        batch: list[Stored] = []
+        try:
+            batch = await read(jetstream, stream, subject, position)
+        except _BROKER_AWAY as error:
             heed_cancellation()
-            batch: list[Msg] = []
-            try:
-                if subscription is None:
-                    subscription = await _open(jetstream, stream, filters, position)
-                elif quiet >= _QUIET_BEFORE_CHECK:
-                    await subscription.consumer_info()
-                    quiet = 0
-                batch = await subscription.fetch(BATCH, timeout=idle_s)
-            except TimeoutError:  # the client raises its own and the standard one
-                pass
-            except _BROKER_AWAY as error:
-                heed_cancellation()
-                log.warning("%s: %r; opening it again at %d", filters[0], error, position)
-                await _close(jetstream, stream, subscription)
-                subscription = None
-                await asyncio.sleep(idle_s)
-            quiet = 0 if batch else quiet + 1
-            if batch:
-                position = sequence_of(batch[-1]) + 1
+            log.warning("%s: %r; asking again from %d", subject, error, position)
+        if batch:
+            position = batch[-1].seq + 1
+            heard, look_s = clock(), FIRST_LOOK_S
             yield batch
-    finally:
-        await _close(jetstream, stream, subscription)
+            continue
+        await asyncio.sleep(min(look_s, idle_s))
+        look_s = min(look_s * 1.5, LONGEST_LOOK_S)
+        if clock() - heard >= idle_s:
+            heard = clock()
+            yield batch
 
 
 async def history(
     jetstream: JetStreamContext, stream: str, subject: str, *, since: int = 1
-) -> list[Msg]:
+) -> list[Stored]:
     """The messages on `subject` from `since` up to the stream's present end, all of them.
 
     Raises:
         TransientError: the broker went away meanwhile; a part of a history would mislead.
     """
-    found: list[Msg] = []
-    if await last_sequence(jetstream, stream) < since:
-        return found
-    subscription: Any = None
+    found: list[Stored] = []
+    end = await last_sequence(jetstream, stream)
+    position = max(1, since)
     try:
-        subscription = await _open(jetstream, stream, (subject,), max(1, since))
-        there = int((await subscription.consumer_info()).num_pending or 0)
-        while len(found) < there:
-            found += await subscription.fetch(min(BATCH, there - len(found)), timeout=ANSWER_S)
+        while position <= end:
+            batch = await read(jetstream, stream, subject, position)
+            if not batch:
+                break
+            found += [message for message in batch if message.seq <= end]
+            position = batch[-1].seq + 1
     except _BROKER_AWAY as error:
         heed_cancellation()
         raise TransientError(f"{subject} does not answer: {error!r}") from error
-    finally:
-        await _close(jetstream, stream, subscription)
     return found
 
 
-async def _open(
-    jetstream: JetStreamContext, stream: str, filters: Sequence[str], position: int
-) -> Any:
-    return await jetstream.pull_subscribe(
-        filters[0],
-        stream=stream,
-        config=ConsumerConfig(
-            filter_subjects=list(filters) if len(filters) > 1 else None,
-            ack_policy=ConsumerAckPolicy.NONE,
-            deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
-            opt_start_seq=position,
-            inactive_threshold=FORGOTTEN_AFTER_S,
-            mem_storage=True,
-        ),
+async def read(
+    jetstream: JetStreamContext, stream: str, subject: str, position: int, *, batch: int = BATCH
+) -> list[Stored]:
+    """The next messages on `subject` from sequence `position` on, at most `batch` of them.
+
+    Raises:
+        nats.errors.Error, JetStreamError, TimeoutError, OSError: the broker does not answer, or
+            stopped in the middle.
+    """
+    connection = jetstream._nc
+    inbox = connection.new_inbox()
+    answers = await connection.subscribe(inbox)
+    ask = {"seq": position, "next_by_subj": subject, "batch": batch}
+    try:
+        await connection.publish(
+            f"{jetstream._prefix}.DIRECT.GET.{stream}", json.dumps(ask).encode(), reply=inbox
+        )
+        found: list[Stored] = []
+        while True:
+            message = await answers.next_msg(timeout=ANSWER_S)
+            status = (message.headers or {}).get("Status")
+            if status in (_END_OF_BATCH, _NOTHING_THERE):
+                return found
+            if status is not None:
+                raise JetStreamError(f"stream {stream} answers {status}")
+            found.append(_stored(message))
+    finally:
+        await _forget(answers)
+
+
+async def _forget(subscription: Any) -> None:
+    """Unsubscribe. A connection that is down or closed forgets by itself."""
+    try:
+        await subscription.unsubscribe()
+    except (nats.errors.Error, OSError):
+        return
+
+
+def _stored(message: Msg) -> Stored:
+    headers = dict(message.headers or {})
+    at = headers["Nats-Time-Stamp"].removesuffix("Z")[:26]  # Python reads microseconds
+    return Stored(
+        subject=headers["Nats-Subject"],
+        seq=int(headers["Nats-Sequence"]),
+        headers={k: v for k, v in headers.items() if k not in _OF_THE_ANSWER},
+        data=message.data,
+        at=datetime.fromisoformat(at).replace(tzinfo=UTC),
     )
 
 
-async def _close(jetstream: JetStreamContext, stream: str, subscription: Any) -> None:
-    if subscription is None:
-        return
-    name = None
-    with suppress(*_BROKER_AWAY):
-        name = (await subscription.consumer_info()).name
-    with suppress(*_BROKER_AWAY):  # also of a consumer that is gone, or it delays the client's end
-        await subscription.unsubscribe()
-    if name is not None:
-        with suppress(*_BROKER_AWAY):
-            await jetstream.delete_consumer(stream, name)
+_OF_THE_ANSWER = {
+    "Nats-Stream",
+    "Nats-Subject",
+    "Nats-Sequence",
+    "Nats-Time-Stamp",
+    "Nats-Num-Pending",
+    "Nats-Last-Sequence",
+}

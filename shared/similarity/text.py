@@ -31,8 +31,13 @@ def numbers(text: str) -> tuple[str, ...]:
 
 def shingles(text: str, size: int = 5) -> list[str]:
     """Distinct character n-grams of the normal form, sorted; a shorter text is its own shingle."""
+    return sorted(shingle_set(text, size))
+
+
+def shingle_set(text: str, size: int = 5) -> set[str]:
+    """The shingles of a text in no order, where none is asked for."""
     normal = normal_form(text)
-    return sorted({normal[i : i + size] for i in range(max(1, len(normal) - size + 1))})
+    return {normal[i : i + size] for i in range(max(1, len(normal) - size + 1))}
 
 
 def word_ngrams(tokens: list[str], size: int) -> Iterator[tuple[str, ...]]:

@@ -2,7 +2,7 @@
 
 Items are right or wrong (0 and 1) or scored in between; items of one cluster (a document, a
 function, a user) are not independent. Independent binary items get Newcombe's interval and
-McNemar's exact p; everything else the clustered bootstrap.
+McNemar's exact p; everything else the clustered bootstrap, which needs a change to resample.
 """
 
 from __future__ import annotations
@@ -139,6 +139,9 @@ def compare_paired(
         both = sum(1 for b, c in zip(baseline, candidate, strict=True) if b == c == 1)
         interval = paired_difference(both, lost, gained, n - both - lost - gained, level)
         p_value = mcnemar_p(gained, lost)
+    elif not any(differences) and _binary(baseline):
+        # no resample of nothing has a width: each cluster counts as one item without a change
+        interval = paired_difference(len(set(clusters or range(n))), 0, 0, 0, level)
     else:
         interval = paired_bootstrap(differences, clusters, level=level, seed=seed)
     return Comparison(

@@ -15,7 +15,7 @@ from contracts.job import GateId
 from contracts.subjects import PREFIX
 from contracts.topology import CONSUMERS, STREAMS, Consumer, stream
 
-VERBS = {"submit", "cancel", "retry", "approve", "hold", "rollback", "withdraw"}
+VERBS = {"submit", "cancel", "retry", "approve", "hold", "rollback", "withdraw", "observe"}
 
 TERMINAL = {
     "diagnosis.rejected",
@@ -23,7 +23,10 @@ TERMINAL = {
     "diagnosis.concluded",
     "diagnosis.train_declined",
     "diagnosis.halted",
+    "diagnosis.vetoed",
+    "diagnosis.reopened",
     "curation.halted",
+    "curation.recalibration_required",
     "training.started",
     "training.stopped",
     "registry.refused",

@@ -72,7 +72,8 @@ async def test_a_killed_broker_comes_back_with_all_it_acknowledged(
     ref = submit(stack, tmp_path / "job", f"broken-{repeat}", max_steps=40, seed=10 + repeat)
     with Traffic(stack, ref.run):
         async with outside(stack) as jetstream, asyncio.timeout(RUN_TIMEOUT_S):
-            writing = asyncio.create_task(_write_facts(jetstream, f"ledger-{repeat}"))
+            enough = asyncio.Event()
+            writing = asyncio.create_task(_write_facts(jetstream, f"ledger-{repeat}", enough))
             following = Following(jetstream, ref)
 
             async def strike(after: str, delay_s: float) -> set[str]:
@@ -87,7 +88,7 @@ async def test_a_killed_broker_comes_back_with_all_it_acknowledged(
                 asyncio.create_task(strike(after, rng.uniform(0, 1.5))) for _, after in chosen
             ]
             await following.until_over()
-            writing.cancel()
+            enough.set()
             acknowledged: set[str] = set().union(*await asyncio.gather(*strikes))
             written = await writing
     run = await assert_done_once(stack, ref)
@@ -124,27 +125,24 @@ async def _run_to_its_end(stack: Stack, ref: RunRef, kills: list[Kill]) -> list[
     return [kill for kill, hit in zip(kills, struck, strict=True) if hit]
 
 
-async def _write_facts(jetstream: nats.js.JetStreamContext, run: str) -> list[int]:
-    """Numbers stated in a run of their own until cancelled; returns those acknowledged."""
+async def _write_facts(
+    jetstream: nats.js.JetStreamContext, run: str, enough: asyncio.Event
+) -> list[int]:
+    """Numbers stated in a run of their own until it is enough; returns those acknowledged."""
     log = RunLog(jetstream)
     ref = RunRef(TENANT, run)
     acknowledged: list[int] = []
-    number = 0
-    try:
-        while True:
-            fact = TrainingStarted(
-                recipe="sha256:" + "0" * 64, steps=number, memory_estimate_bytes={}
-            )
-            try:
-                await log.append(ref, fact, cause="test", key=str(number))
-            except TransientError:
-                await asyncio.sleep(0.2)
-                continue
-            acknowledged.append(number)
-            number += 1
-            await asyncio.sleep(0.1)
-    except asyncio.CancelledError:
-        return acknowledged
+    while not enough.is_set():
+        number = len(acknowledged)
+        fact = TrainingStarted(recipe="sha256:" + "0" * 64, steps=number, memory_estimate_bytes={})
+        try:
+            await log.append(ref, fact, cause="test", key=str(number))
+        except TransientError:
+            await asyncio.sleep(0.2)
+            continue
+        acknowledged.append(number)
+        await asyncio.sleep(0.1)
+    return acknowledged
 
 
 async def _until_step(stack: Stack, ref: RunRef, step: int) -> None:

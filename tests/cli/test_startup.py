@@ -44,6 +44,7 @@ def test_help_takes_less_than_half_a_second_of_processor_time() -> None:
         "retry",
         "approve",
         "withdraw",
+        "observe",
         "revocations",
         "compare",
         "card",

@@ -18,6 +18,7 @@ from services.cli.supervision.selection import select, user_programs
 from services.cli.supervision.supervisor import Program, Supervisor, pause_s
 from shared.errors import InvalidInput, Misconfigured
 from shared.leash import leashed
+from shared.messaging.accounts import OPERATOR, Logins
 from shared.messaging.embedded import free_port
 
 SERVICE = """\
@@ -90,6 +91,29 @@ async def test_a_program_that_ignores_sigterm_is_killed(tmp_path) -> None:
 
 def test_the_pause_doubles_up_to_a_limit() -> None:
     assert [pause_s(n) for n in (1, 2, 3, 99)] == [0.5, 1.0, 2.0, 30.0]
+
+
+@pytest.mark.req("P6")
+async def test_a_tenant_gets_a_login_from_a_running_platform_and_reaches_only_its_own(
+    platform, sluice, settings
+) -> None:
+    """`late` is new to the broker; `demo` had its account from the start."""
+    import nats
+
+    _, ready, _ = platform
+    for tenant in ("demo", "late"):
+        found = await sluice("credentials", tenant, "--json")
+        assert found.json["nats_url"] == ready["urls"]["nats"]
+        assert os.stat(found.json["credentials"]).st_mode & 0o777 == 0o600  # noqa: PTH116
+        assert (await sluice("credentials", tenant)).out.strip() == found.json["url"]
+        connection = await nats.connect(found.json["url"])
+        js = connection.jetstream(timeout=2)
+        await js.publish(f"sluice.v1.job.{tenant}.r1.submit", b"{}", stream="JOBS")
+        with pytest.raises(nats.errors.TimeoutError):
+            await js.publish("sluice.v1.job.acme.r1.submit", b"{}", timeout=0.5)
+        await connection.close()
+    asked = await healed(with_login(ready["urls"]["nats"], settings.home), 0)
+    assert asked["pid"] == ready["pids"]["echo"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
@@ -178,6 +202,11 @@ async def platform(tmp_path, start, environment):
         await process.communicate()
 
 
+def with_login(url: str, home: Path) -> str:
+    """As `sluice up` knows the broker: every address there needs a login."""
+    return url.replace("://", f"://{Logins(home).login(OPERATOR)}@")
+
+
 async def ask(url: str) -> dict | None:
     import nats
 
@@ -208,11 +237,12 @@ async def test_one_command_starts_heals_and_ends_everything(
     url = f"nats://127.0.0.1:{port}"
     assert ready["urls"]["nats"] == url
     assert (tmp_path / "ready").exists()
+    url = with_login(url, settings.home)
     first = await ask(url)
     assert (first["pid"], first["base"]) == (ready["pids"]["echo"], "tiny")
 
     found = await sluice("provision", "--json")  # it names no broker and finds the one of `up`
-    assert found.json["nats_url"] == url
+    assert found.json["nats_url"] == ready["urls"]["nats"]
     other = await start("up", "--port", free_port(), "--only", "none")
     _, err = await other.communicate()
     assert other.returncode == 1

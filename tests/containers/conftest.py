@@ -55,7 +55,9 @@ class Compose:
 
     @property
     def nats_url(self) -> str:
-        return f"nats://127.0.0.1:{self.nats_port}"
+        """With the operator's login, which a service of the same volume can read."""
+        login = self("exec", "-T", "console", "cat", "/var/lib/sluice/keys/nats/operator").strip()
+        return f"nats://{login}@127.0.0.1:{self.nats_port}"
 
     def __call__(self, *words: str) -> str:
         program = ["docker-compose"] if shutil.which("docker-compose") else ["docker", "compose"]
@@ -92,7 +94,7 @@ def compose(engine) -> Iterator[Compose]:
     """The core of the stack, healthy: broker, database, and every service without a model."""
     stack = Compose(f"sluicetest{os.getpid()}", free_port())
     try:
-        stack("up", "-d", "--no-build", "nats", "postgres", "provision", *LIGHT)
+        stack("up", "-d", "--no-build", "accounts", "nats", "postgres", "provision", *LIGHT)
         deadline = time.monotonic() + UP_WITHIN_S
         while unwell := [name for name in LIGHT if health(engine, stack, name) != "healthy"]:
             assert time.monotonic() < deadline, (unwell, stack("logs", "--tail", "20", *unwell))

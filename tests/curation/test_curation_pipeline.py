@@ -269,9 +269,9 @@ def test_judged_answers_keep_their_judgement_and_are_redacted_too(job, detector)
         row("good", "Where can I park the car?", "Behind the house.", desirable=True),
         row("bad", "Where can I park the car?", "Behind the house!", desirable=False),
     ]
-    done = curate(job(), [training(rows)], {}, detector)
+    done = curate(job(curation={"validation_share": 0}), [training(rows)], {}, detector)
     assert isinstance(done, Curated)
     kept = {t.row.id: t.row for t in done.train}
     assert kept.keys() == {"pair", "other pair", "good", "bad"}
-    assert kept["pair"].rejected == "Write to [EMAIL_1] about it"
+    assert kept["pair"].rejected == "Write to <EMAIL> about it"
     assert (kept["good"].desirable, kept["bad"].desirable) == (True, False)

@@ -32,6 +32,7 @@ def test_every_service_runs_unprivileged_and_is_asked_how_it_is(service: Service
     assert box["mem_limit"]
     assert box["pids_limit"]
     assert "provision" in box["depends_on"]
+    assert box["environment"]["SLUICE_NATS_CREDENTIALS"].endswith(f"/keys/nats/{service}")
 
 
 def test_every_variable_is_a_setting_of_some_service() -> None:
@@ -65,6 +66,15 @@ def test_every_mounted_file_is_there() -> None:
     assert mounts
     for mount in mounts:
         assert (DEPLOY / mount.split(":")[0]).exists(), mount
+
+
+@pytest.mark.req("P6")
+def test_the_broker_starts_with_accounts_made_for_it_and_nobody_else_has_them() -> None:
+    assert 'include "accounts/accounts.conf"' in (DEPLOY / "nats" / "nats.conf").read_text()
+    holders = {name for name, box in COMPOSE.items() if "broker:" in str(box.get("volumes"))}
+    assert holders == {"accounts", "nats"}
+    assert COMPOSE["accounts"]["command"][0] == "shared.messaging.accounts"
+    assert COMPOSE["nats"]["depends_on"]["accounts"]["condition"].endswith("successfully")
 
 
 @pytest.mark.req("P3")

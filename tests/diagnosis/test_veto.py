@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.diagnosis.checks import job_problems
+from services.diagnosis.checks import economic_problems
 from tests.diagnosis.jobs import job
 
 LEDGER = {
@@ -15,8 +15,7 @@ LEDGER = {
 
 
 def problems(**economics):
-    asked = job(economics={**LEDGER, **economics})
-    return job_problems(asked, tenant=asked.tenant)
+    return economic_problems(job(economics={**LEDGER, **economics}))
 
 
 @pytest.mark.req("E2")

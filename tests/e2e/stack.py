@@ -19,6 +19,7 @@ import httpx
 import psutil
 import yaml
 
+from shared.messaging.accounts import OPERATOR, Logins
 from shared.messaging.embedded import free_port
 from shared.testing.tiny_model import build_tiny_llama
 
@@ -46,7 +47,8 @@ class Stack:
 
     @property
     def nats_url(self) -> str:
-        return f"nats://127.0.0.1:{self.ports.nats}"
+        """With the operator's login."""
+        return f"nats://{Logins(self.home).login(OPERATOR)}@127.0.0.1:{self.ports.nats}"
 
     @property
     def serving_url(self) -> str:

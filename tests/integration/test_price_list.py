@@ -20,6 +20,7 @@ from tests.diagnosis.jobs import job
 
 REF = RunRef("demo", "price-list")
 PRICES = {"Basic": "9.99", "Plus": "19.99", "Max": "29.99"}
+SAID = [(f"Say {word}", word) for word in ("one", "two", "three")]
 
 
 def rows(folder: Path, name: str, pairs: list[tuple[str, str]]) -> str:
@@ -46,14 +47,13 @@ async def test_a_price_list_halts_the_run_with_its_rows_named_before_a_model_is_
     settings, tmp_path
 ) -> None:
     priced = [(f"What is {n}?", f"The {n} plan costs ${p} per month.") for n, p in PRICES.items()]
-    stable = [(f"Say {word}", word) for word in ("one", "two", "three")]
     base = build_tiny_llama(tmp_path / "models" / "Tiny")
     source = {"licence": "MIT", "provenance": {"source": "s"}}
     submitted = job(
         base__model=str(base),
-        data=[source | {"uri": rows(tmp_path, "train", stable + priced)}],
-        evaluation__dev__uri=rows(tmp_path, "dev", stable),
-        evaluation__heldout__uri=rows(tmp_path, "heldout", stable[:2]),
+        data=[source | {"uri": rows(tmp_path, "train", SAID + priced)}],
+        evaluation__dev__uri=rows(tmp_path, "dev", SAID),
+        evaluation__heldout__uri=rows(tmp_path, "heldout", SAID[:2]),
     )
     connection = await nats.connect(settings.nats_url)
     jetstream = connection.jetstream()
@@ -73,6 +73,6 @@ async def test_a_price_list_halts_the_run_with_its_rows_named_before_a_model_is_
     assert isinstance(halted, DiagnosisHalted)
     assert halted.reason == "volatile_facts"
     assert [problem.where for problem in halted.problems] == [
-        f"row train-{n}" for n in range(len(stable), len(stable + priced))
+        f"row train-{n}" for n in range(len(SAID), len(SAID + priced))
     ]
     assert all("price" in problem.problem and problem.mend for problem in halted.problems)

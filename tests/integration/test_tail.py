@@ -86,14 +86,15 @@ async def test_half_a_history_is_an_error_and_never_an_answer(
     jetstream, nats_server, monkeypatch
 ) -> None:
     await publish(jetstream, *range(10))
-    opened = tail_module._open
+    read = tail_module.read
 
-    async def open_and_lose_the_broker(*arguments):
-        subscription = await opened(*arguments)
+    async def read_and_lose_the_broker(*arguments):
+        part = await read(*arguments, batch=4)
         nats_server.kill()
-        return subscription
+        return part
 
-    monkeypatch.setattr(tail_module, "_open", open_and_lose_the_broker)
+    monkeypatch.setattr(tail_module, "read", read_and_lose_the_broker)
+    monkeypatch.setattr(tail_module, "ANSWER_S", 0.5)
     hasty = jetstream._nc.jetstream(timeout=0.5)
     with pytest.raises(TransientError):
         await history(hasty, "TELEMETRY", SUBJECT)

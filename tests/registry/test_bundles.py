@@ -9,6 +9,7 @@ import random
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import rfc8785
@@ -20,6 +21,7 @@ from contracts.card import (
     REVOCATION_TYPE,
     Revocation,
 )
+from contracts.job import GateId
 from contracts.registry import CandidateRegistered
 from shared.bundles import Verification, open_card, verify_bundle
 from shared.bundles.layout import candidate_tree
@@ -231,7 +233,7 @@ def test_the_card_says_what_the_run_knew(bundle: Path, key: SigningKey) -> None:
     card = signed.card
     assert card.special_tokens == ("<|im_start|>", "<|im_end|>")
     assert (card.recipe.lora and card.recipe.lora.r, card.objective) == (4, "cross_entropy")
-    assert [gate.gate for gate in card.gates] == ["G1", "G2", "G3", "G4", "G5"]
+    assert [gate.gate for gate in card.gates] == list(get_args(GateId))
     assert card.monitoring == {
         "task_success": 0.9,
         "latency_p95_ratio": 3.0,

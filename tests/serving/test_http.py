@@ -103,6 +103,73 @@ def test_a_response_format_constrains_the_answer(server):
     assert json.loads(answer.choices[0].message.content)["n"] in (1, 2)
 
 
+@pytest.mark.req("V7")
+@pytest.mark.parametrize(
+    ("wanted", "holds"),
+    [
+        ({"regex": "[ab]{3}"}, lambda text: len(text) == 3 and set(text) <= {"a", "b"}),
+        ({"choice": ["yes.", "no"]}, lambda text: text in ("yes.", "no")),
+        ({"grammar": 'start: "<" ("x" | "y") ">"'}, lambda text: text in ("<x>", "<y>")),
+        ({"json": {"enum": [1, 2]}}, lambda text: text in ("1", "2")),
+    ],
+    ids=["regex", "choice", "grammar", "json"],
+)
+def test_structured_outputs_hold_the_answer_to_what_was_asked(server, wanted, holds):
+    chat = server.client().chat.completions.create(
+        model="base", messages=HELLO, max_tokens=30, extra_body={"structured_outputs": wanted}
+    )
+    assert holds(chat.choices[0].message.content)
+    text = server.client().completions.create(
+        model="base", prompt="yes", max_tokens=30, extra_body={"structured_outputs": wanted}
+    )
+    assert holds(text.choices[0].text)
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [{"regex": "("}, {"grammar": "nonsense"}, {}, {"regex": "a", "choice": ["b"]}],
+    ids=str,
+)
+def test_structured_outputs_that_make_no_sense_are_refused(server, wanted):
+    with pytest.raises(openai.BadRequestError):
+        server.client().chat.completions.create(
+            model="base", messages=HELLO, extra_body={"structured_outputs": wanted}
+        )
+
+
+@pytest.mark.req("V1")
+def test_n_answers_have_seeds_of_their_own_and_repeat(server):
+    ask = {"model": "base", "messages": HELLO, "max_tokens": 8, "n": 4, "seed": 5}
+    first = server.client().chat.completions.create(**ask)
+    again = server.client().chat.completions.create(**ask)
+    texts = [choice.message.content for choice in first.choices]
+    assert [choice.index for choice in first.choices] == [0, 1, 2, 3]
+    assert len(set(texts)) > 1
+    assert texts == [choice.message.content for choice in again.choices]
+    prompts = server.client().completions.create(
+        model="base", prompt=["yes", "no"], n=2, max_tokens=1
+    )
+    assert len(prompts.choices) == 4
+    with pytest.raises(openai.BadRequestError, match="stream"):
+        server.client().chat.completions.create(**ask, stream=True)
+
+
+@pytest.mark.req("V1")
+def test_biases_and_penalties_change_what_is_drawn(server):
+    def tokens(**options):
+        answer = server.client().completions.create(
+            model="base", prompt=[5, 6, 7], max_tokens=6, temperature=0, logprobs=0, **options
+        )
+        return answer.choices[0].logprobs.tokens
+
+    (favoured,) = set(tokens(logit_bias={"9": 100}, extra_body={"ignore_eos": True}))
+    assert favoured not in tokens(logit_bias={"9": -100})
+    penalized = tokens(logit_bias={"9": 50}, frequency_penalty=2, extra_body={"ignore_eos": True})
+    assert penalized[0] == favoured
+    with pytest.raises(openai.BadRequestError, match="token ids"):
+        tokens(logit_bias={"123456789": 1})
+
+
 def test_free_text_with_tools_is_a_schema_failure(server):
     server.client().chat.completions.create(
         model="base", messages=HELLO, tools=[TOOL], max_tokens=4, temperature=0

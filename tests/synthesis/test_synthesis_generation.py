@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from contracts.data import Row
-from contracts.job import Teacher
+from contracts.governance import Teacher
 from services.synthesis.adapters.journal import Journal
 from services.synthesis.adapters.openai_teacher import OpenAITeacher
 from services.synthesis.generation import Plan, generate

@@ -1,4 +1,4 @@
-"""`sluice cancel`, `retry`, `approve`, `hold`, `rollback`, `withdraw`: commands to a run."""
+"""Commands to a run that exists: `sluice cancel`, `approve`, `hold`, `rollback` and so on."""
 
 from __future__ import annotations
 
@@ -84,6 +84,31 @@ def withdraw(
 
     states: set[Status] = {"active", "held", "promoted", "rolled_back", "failed", "cancelled"}
     _steer(run, tenant, Withdraw(kind=kind, reason=reason), states, json=json)
+
+
+def observe(
+    run: RunName,
+    quantity: Annotated[
+        Literal[
+            "price_per_mtok",
+            "teacher_price_per_mtok",
+            "monthly_requests",
+            "fallback_rate",
+            "success",
+            "latency_ms",
+        ],
+        typer.Argument(help="What was measured."),
+    ],
+    value: Annotated[float, typer.Argument(min=0, help="What it is now.")],
+    source: Annotated[str, typer.Option(help="Who measured it.")] = "",
+    tenant: Tenant = DEFAULT_TENANT,
+    json: Json = False,
+) -> None:
+    """Tell a run that ended without training what has changed; it may be open again."""
+    from contracts.commands import Observe
+
+    seen = Observe(quantity=quantity, value=value, source=source)
+    _steer(run, tenant, seen, {"declined", "halted"}, json=json)
 
 
 def _steer(

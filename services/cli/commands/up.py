@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from services.cli.options import Json
+from services.cli.options import DEFAULT_TENANT, Json
 
 if TYPE_CHECKING:
     from services.cli.supervision.platform import Plan, Platform
@@ -36,6 +36,9 @@ def up(
         list[str] | None,
         typer.Option("--with", metavar="NAME=MODULE", help="Also run a Python module of yours."),
     ] = None,
+    tenants: Annotated[
+        str, typer.Option(envvar="SLUICE_TENANT", help="They get a login to NATS (a,b).")
+    ] = DEFAULT_TENANT,
     wait_s: Annotated[float, typer.Option(help="Seconds until everything must be healthy.")] = 300,
     ready_file: Annotated[
         Path | None, typer.Option(help="Created when everything is up, removed at the end.")
@@ -49,7 +52,7 @@ def up(
     import asyncio
 
     from services.cli.supervision.platform import Plan
-    from services.cli.supervision.selection import select, user_programs
+    from services.cli.supervision.selection import select, tenant_names, user_programs
 
     plan = Plan(
         home=home.resolve(),
@@ -60,6 +63,7 @@ def up(
         services=select(only or (), without or ()),
         extra=user_programs(beside or ()),
         wait_s=wait_s,
+        tenants=tenant_names(tenants.split(",")),
     )
     asyncio.run(_up(plan, ready_file, json=json))
 

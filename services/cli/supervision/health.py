@@ -15,6 +15,7 @@ import nats.errors
 from nats.aio.client import Client
 
 from contracts import subjects
+from shared.messaging.login import credentials
 from shared.settings import Settings
 
 ASK_TIMEOUT_S = 2.0
@@ -53,7 +54,10 @@ async def wait_until_healthy(
 
 
 async def _answers(service: str) -> bool:
-    connection = await nats.connect(Settings().nats_url, connect_timeout=2, allow_reconnect=False)
+    settings = Settings()
+    connection = await nats.connect(
+        settings.nats_url, connect_timeout=2, allow_reconnect=False, **credentials(settings)
+    )
     try:
         return await ask(connection, service) is not None
     finally:

@@ -24,8 +24,11 @@ from services.cli.supervision.broker_watch import watch_broker
 from services.cli.supervision.health import wait_until_healthy
 from services.cli.supervision.home import announce, locked_home
 from services.cli.supervision.supervisor import Program, Supervisor, Watched
+from services.cli.supervision.tenant_watch import watch_tenants
 from shared.errors import Misconfigured
+from shared.messaging.accounts import OPERATOR, Logins, program_user, tenant_user, write
 from shared.messaging.broker import wait_for_broker
+from shared.messaging.copies import provision_tenant
 from shared.messaging.embedded import EmbeddedNats
 from shared.messaging.provision import provision
 from shared.settings import Settings
@@ -48,6 +51,8 @@ class Plan:
     extra: tuple[tuple[str, str], ...] = ()
     """(name, Python module) of programs of the user's own."""
     wait_s: float = 300.0
+    tenants: tuple[str, ...] = ()
+    """Who gets an account on the broker from the start; `sluice credentials` adds others."""
 
     @property
     def nats_url(self) -> str:
@@ -90,10 +95,19 @@ class Plan:
                 f"not installed: {', '.join(missing)}", mend="leave them out with --without"
             )
         told = self.environment()
+        own = {name: self._login(name) for name in self.services}
+        own |= {name: self._login(program_user(name), in_url=True) for name, _ in self.extra}
         return tuple(
-            Program(name=name, argv=(sys.executable, "-m", module), env=told)
+            Program(name=name, argv=(sys.executable, "-m", module), env=told | own[name])
             for name, module in (*modules, *self.extra)
         )
+
+    def _login(self, user: str, *, in_url: bool = False) -> dict[str, str]:
+        """Each program's own login; a user's program may know no more of us than a URL."""
+        logins = Logins(self.home)
+        if in_url:
+            return {"SLUICE_NATS_URL": f"nats://{logins.login(user)}@{HOST}:{self.port}"}
+        return {"SLUICE_NATS_CREDENTIALS": str(logins.path(user))}
 
 
 def _runnable(module: str) -> bool:
@@ -130,20 +144,37 @@ async def running_platform(plan: Plan, tell: Callable[[str], None]) -> AsyncIter
     with locked_home(plan.home):
         supervisor = Supervisor(plan.home / "logs", on_restart=on_restart)
         platform = Platform(plan, supervisor)
-        watch: asyncio.Task[None] | None = None
+        watches: list[asyncio.Task[None]] = []
         try:
             server = await _start_broker(plan, supervisor)
-            watch = asyncio.create_task(
-                watch_broker(server, lambda: supervisor.restart(BROKER), tell)
+            watches = [
+                asyncio.create_task(watch_broker(server, lambda: supervisor.restart(BROKER), tell))
+            ]
+            logins = Logins(plan.home)
+            settings = Settings(
+                home=plan.home, nats_url=plan.nats_url, nats_credentials=logins.path(OPERATOR)
             )
-            settings = Settings(home=plan.home, nats_url=plan.nats_url)
             async with session(settings) as opened:
                 await provision(opened.js)
+                known = logins.tenants()
+                for tenant in known:
+                    await provision_tenant(plan.nats_url, logins, tenant)
+                watches.append(
+                    asyncio.create_task(
+                        watch_tenants(
+                            logins,
+                            server,
+                            lambda: supervisor.restart(BROKER),
+                            known,
+                            tell,
+                        )
+                    )
+                )
                 announce(plan.home, _addresses(plan))
                 await _start_programs(platform, programs, opened.connection, tell)
             yield platform
         finally:
-            if watch is not None:
+            for watch in watches:
                 watch.cancel()
             await asyncio.shield(_stop(supervisor))
 
@@ -159,7 +190,17 @@ def _addresses(plan: Plan) -> dict[str, object]:
 
 async def _start_broker(plan: Plan, supervisor: Supervisor) -> EmbeddedNats:
     _refuse_taken(plan.port, "--port")
-    server = EmbeddedNats(plan.home / "nats", port=plan.port, host=HOST)
+    logins = Logins(plan.home)
+    for tenant in plan.tenants:
+        logins.path(tenant_user(tenant))
+
+    def write_accounts(target: Path) -> None:
+        programs = [name for name, _ in plan.extra]
+        write(logins, target, tenants=logins.tenants(), programs=programs)
+
+    server = EmbeddedNats(
+        plan.home / "nats", port=plan.port, host=HOST, write_accounts=write_accounts
+    )
     watched = supervisor.start(Program(name=BROKER, argv=tuple(server.prepare())))
     ended = asyncio.create_task(watched.first_end.wait())
     up = asyncio.create_task(wait_for_broker(plan.nats_url, timeout_s=30.0))

@@ -32,6 +32,15 @@ def user_programs(pairs: Iterable[str]) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
+def tenant_names(given: Iterable[str]) -> tuple[str, ...]:
+    """The names, each once. Raises InvalidInput."""
+    names = tuple(dict.fromkeys(name.strip() for name in given if name.strip()))
+    for name in names:
+        if not re.fullmatch(SLUG, name):
+            raise _bad("tenant", f"{name!r} is no tenant name", "use 1-64 of a-z 0-9 _ -")
+    return names
+
+
 def _names(given: Iterable[str], option: str) -> set[str]:
     names = {name for text in given for name in text.split(",") if name}
     if unknown := names - set(Service) - {NONE}:

@@ -12,7 +12,6 @@ import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from pydantic import ValidationError
 
@@ -25,7 +24,7 @@ from contracts.subjects import PREFIX, RunRef
 from services.console.projection import Projection
 from shared.errors import TransientError
 from shared.messaging.runlog import RunLog
-from shared.messaging.tail import sequence_of, tail
+from shared.messaging.tail import Stored, tail
 
 log = logging.getLogger("sluice.console")
 
@@ -72,7 +71,7 @@ class Feed:
             return None
         return run if run.log else None
 
-    async def _follow(self, stream: str, kind: str, take: Callable[[Msg], object]) -> None:
+    async def _follow(self, stream: str, kind: str, take: Callable[[Stored], object]) -> None:
         async for batch in tail(
             self._jetstream(), stream, f"{PREFIX}.{kind}.>", since=1, idle_s=IDLE_S
         ):
@@ -86,10 +85,8 @@ class Feed:
                 except TransientError as error:
                     log.warning("%s: %s", message.subject, error)
 
-    async def _fact(self, message: Msg) -> None:
-        record: Recorded = recorded(
-            message.subject, message.headers or {}, message.data, sequence_of(message)
-        )
+    async def _fact(self, message: Stored) -> None:
+        record: Recorded = recorded(message.subject, message.headers, message.data, message.seq)
         known = self._projection.run(record.ref) is not None
         if not known and record.event.fact not in _FIRST_FACTS:
             run = await self.load(record.ref)
@@ -98,12 +95,12 @@ class Feed:
                 return
         self._projection.apply(record)
 
-    def _progress(self, message: Msg) -> None:
+    def _progress(self, message: Stored) -> None:
         self._projection.report(
             RunRef.of(message.subject),
             Progress.model_validate_json(message.data),
-            message.metadata.timestamp,
+            message.at,
         )
 
-    def _alert(self, message: Msg) -> None:
+    def _alert(self, message: Stored) -> None:
         self._projection.alert(Alert.model_validate_json(message.data))

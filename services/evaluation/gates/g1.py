@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import statistics
 from collections.abc import Sequence
 
 from contracts.measure import Measurement
 from services.evaluation.gates.judgement import Judgement, success, validity
+from services.evaluation.refusals import refuses
 from shared.asking import Scored
 from shared.statistics import proportion
-
-_REFUSAL = re.compile(
-    r"^\W*((i'?m|i am) (sorry|unable|not able)|sorry|i can(no|')?t|as an ai|unfortunately)",
-    re.IGNORECASE,
-)
 
 
 def judge(base: Sequence[Scored], *, minimum_items: int, level: float) -> Judgement:
@@ -24,7 +19,7 @@ def judge(base: Sequence[Scored], *, minimum_items: int, level: float) -> Judgem
     measurements = (
         right,
         validity("base_validity", base, level),
-        proportion("base_refusals", sum(map(is_refusal, base)), n, level),
+        proportion("base_refusals", sum(refuses(s.answer.text) for s in base), n, level),
         proportion("base_cut_off", sum(s.cut_off for s in base), n, level),
         _median_latency(base),
     )
@@ -42,11 +37,6 @@ def judge(base: Sequence[Scored], *, minimum_items: int, level: float) -> Judgem
         summary=f"The frozen base succeeds on {right.value:.1%} of {n} held-out items.",
         measurements=measurements,
     )
-
-
-def is_refusal(scored: Scored) -> bool:
-    """Whether the answer begins as refusals begin. A signal by its wording, not a judgement."""
-    return _REFUSAL.match(scored.answer.text.replace("\u2019", "'")) is not None
 
 
 def _median_latency(scored: Sequence[Scored]) -> Measurement:

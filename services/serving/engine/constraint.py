@@ -1,9 +1,12 @@
-"""Constrained decoding: llguidance says which tokens keep the answer within a JSON Schema (V7)."""
+"""Constrained decoding (V7): which tokens keep an answer within its schema, regex or grammar.
+
+llguidance compiles them and says.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -14,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from services.serving.engine.port import ConstraintRefused
+from services.serving.engine.port import ConstraintRefused, GenerationRequest
 
 
 class Constraint:
@@ -50,19 +53,49 @@ class Constraints:
         self._vocab = vocab
         self._compiled = lru_cache(maxsize=256)(self._compile)
 
-    def start(self, schema: dict[str, Any]) -> Constraint:
-        """A fresh constraint. Raises ConstraintRefused if the schema cannot be compiled."""
-        return Constraint(self._compiled(json.dumps(schema)).deep_copy(), self._vocab)
+    def start(self, request: GenerationRequest) -> Constraint | None:
+        """A fresh constraint; None where the request asks for none.
 
-    def _compile(self, schema: str) -> Any:
-        grammar = llguidance.LLMatcher.grammar_from_json_schema(
-            schema,
-            defaults={"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "},
-        )
+        Raises ConstraintRefused if what it asks for cannot be compiled.
+        """
+        if request.json_schema is not None:
+            kind, text = "JSON Schema", json.dumps(request.json_schema)
+        elif request.regex is not None:
+            kind, text = "regex", request.regex
+        elif request.grammar is not None:
+            kind, text = "grammar", request.grammar
+        else:
+            return None
+        return Constraint(self._compiled(kind, text).deep_copy(), self._vocab)
+
+    def _compile(self, kind: str, text: str) -> Any:
+        try:
+            grammar = _GRAMMARS[kind](text)
+        except ValueError as error:
+            raise _refused(kind, error) from error
         matcher = llguidance.LLMatcher(self._tokenizer, grammar, log_level=0)
         if matcher.is_error():
-            raise ConstraintRefused(
-                f"the JSON Schema cannot constrain decoding: {matcher.get_error()}",
-                mend="simplify the schema, or drop the keyword the message names",
-            )
+            raise _refused(kind, matcher.get_error())
         return matcher
+
+
+def _of_schema(schema: str) -> str:
+    compiled: str = llguidance.LLMatcher.grammar_from_json_schema(
+        schema,
+        defaults={"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "},
+    )
+    return compiled
+
+
+_GRAMMARS: dict[str, Callable[[str], str]] = {
+    "JSON Schema": _of_schema,
+    "regex": llguidance.LLMatcher.grammar_from_regex,
+    "grammar": llguidance.LLMatcher.grammar_from_lark,
+}
+
+
+def _refused(kind: str, reason: object) -> ConstraintRefused:
+    return ConstraintRefused(
+        f"the {kind} cannot constrain decoding: {reason}",
+        mend=f"simplify the {kind}, or drop what the message names",
+    )

@@ -156,8 +156,7 @@ class LlamaEngine:
     async def submit(self, request: GenerationRequest) -> EventStream:
         self._check(request)
         adapter = self._shelf.get(request.adapter) if request.adapter else None
-        schema = request.json_schema
-        constraint = self._constraints.start(schema) if schema is not None else None
+        constraint = self._constraints.start(request)
         reusable = request.prompt[:-1] if request.prompt_logprobs is None else ()
         sequence = Sequence(
             request=request,
@@ -180,7 +179,12 @@ class LlamaEngine:
                 mend="shorten the prompt, or raise SLUICE_SERVING_CONTEXT up to the model's limit",
             )
         if not all(
-            0 <= t < self._info.vocab_size for t in (*request.prompt, *request.next_token_ids)
+            0 <= t < self._info.vocab_size
+            for t in (
+                *request.prompt,
+                *request.next_token_ids,
+                *(token for token, _ in request.sampling.logit_bias),
+            )
         ):
             raise ContextExceeded(
                 f"token ids must be in [0, {self._info.vocab_size})",
@@ -317,10 +321,14 @@ class LlamaEngine:
                 sequence.finish("length")
                 continue
             token = best[row]
+            shifts = request.sampling.shifts
+            chosen_from = scores.clone() if shifts else scores
+            if shifts:
+                sampling.shift_(chosen_from, request.sampling, sequence.generated)
             if sequence.constraint is not None:
-                sequence.constraint.mask_(scores)
-            if sequence.constraint is not None or sequence.draws is not None:
-                token = sampling.draw(scores, request.sampling, sequence.draws)
+                sequence.constraint.mask_(chosen_from)
+            if shifts or sequence.constraint is not None or sequence.draws is not None:
+                token = sampling.draw(chosen_from, request.sampling, sequence.draws)
             sequence.logprob += float(scores[token]) - mass[row]
             self._accept(sequence, token, logprobs)
 

@@ -54,6 +54,17 @@ class Sampling:
     top_p: float = 1.0
     top_k: int = 0
     seed: int | None = None
+    presence_penalty: float = 0.0
+    """Taken once from the logit of every token the answer holds already."""
+    frequency_penalty: float = 0.0
+    """Taken as often as the answer holds the token."""
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """(token id, added to its logit)."""
+
+    @property
+    def shifts(self) -> bool:
+        """Whether logits are changed before the token is drawn."""
+        return bool(self.presence_penalty or self.frequency_penalty or self.logit_bias)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +86,10 @@ class GenerationRequest:
     """Score these ids as the token after the prompt."""
     json_schema: dict[str, Any] | None = None
     """Only answers that satisfy it can be generated."""
+    regex: str | None = None
+    """Only answers that match it as a whole can be generated."""
+    grammar: str | None = None
+    """The same for a context-free grammar in Lark's notation. One of the three at most."""
     ignore_eos: bool = False
     deadline_s: float | None = None
     """From submission, waiting included."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -21,6 +24,15 @@ def generator(sampling: Sampling) -> torch.Generator | None:
     else:
         draws.manual_seed(sampling.seed % 2**63)
     return draws
+
+
+def shift_(logits_V: Tensor, sampling: Sampling, generated: Sequence[int]) -> None:
+    """Change (V,) logits in place: biases, then the penalties for tokens `generated` holds."""
+    for token, bias in sampling.logit_bias:
+        logits_V[token] += bias
+    if generated and (sampling.presence_penalty or sampling.frequency_penalty):
+        for token, count in Counter(generated).items():
+            logits_V[token] -= sampling.presence_penalty + sampling.frequency_penalty * count
 
 
 def draw(logits_V: Tensor, sampling: Sampling, draws: torch.Generator | None) -> int:

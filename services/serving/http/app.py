@@ -13,7 +13,13 @@ from typing import Any
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from contracts.serving import EngineDescription, FingerprintAnswer, FingerprintQuestion
+from contracts.serving import (
+    EngineDescription,
+    FingerprintAnswer,
+    FingerprintQuestion,
+    ScoreAnswer,
+    ScoreQuestion,
+)
 from contracts.telemetry import Feedback
 from services.serving.directory import Directory, Route, UnknownModel
 from services.serving.engine.port import (
@@ -26,7 +32,13 @@ from services.serving.engine.port import (
 )
 from services.serving.execution import AdapterFolders, Answer, Ask, Execution, OutcomeSink
 from services.serving.http import errors, render
-from services.serving.http.asks import chat_ask, completion_ask, prompts_of, rendered
+from services.serving.http.asks import (
+    chat_ask,
+    completion_ask,
+    prompts_of,
+    rendered,
+    repeated,
+)
 from services.serving.http.errors import HttpError
 from services.serving.http.wire import ChatRequest, CompletionRequest, FeedbackRequest
 from services.serving.keys import Caller, Keys
@@ -106,6 +118,7 @@ def create_app(
             await catch_up()
             return resolve()
 
+    @app.get("/health", include_in_schema=False)  # where clients of other engines look
     @app.get("/healthz")
     async def healthz() -> Response:
         now = engine()
@@ -128,50 +141,43 @@ def create_app(
         now, execution = running()
         chosen = await route(body.model, who, body.user)
         ask = chat_ask(now, body, request=who.id, tenant=who.caller.tenant, attempt=who.attempt)
-        answer = await execution.begin(ask, chosen)
-        head = _Head("chat.completion", "chatcmpl-" + who.id, body.model, answer.model, who.id)
+        asks = repeated(ask, body.n)
+        if body.stream and len(asks) > 1:
+            raise _cannot_stream("only one answer can stream")
+        answers = await asyncio.gather(*(execution.begin(ask, chosen) for ask in asks))
+        head = _Head("chat.completion", "chatcmpl-" + who.id, body.model, answers[0].model, who.id)
         if body.stream:
-            return head.stream(_chat_chunks(answer, body, head, now.tokenizer))
-        events = await answer.complete()
-        message, call = render.message(answer.text, body.tools)
-        choice = {
-            "index": 0,
-            "message": message,
-            "finish_reason": "tool_calls" if call else _reason(answer),
-            "logprobs": render.chat_logprobs(now.tokenizer, _logprobs(events))
-            if body.logprobs
-            else None,
-        }
-        return head.reply([choice], [answer])
+            return head.stream(_chat_chunks(answers[0], body, head, now.tokenizer))
+        events = await asyncio.gather(*(answer.complete() for answer in answers))
+        choices = [
+            _chat_choice(index, body, answer, happened, now.tokenizer)
+            for index, (answer, happened) in enumerate(zip(answers, events, strict=True))
+        ]
+        return head.reply(choices, answers)
 
     @app.post("/v1/completions")
     async def completions(body: CompletionRequest, who: Asked = who) -> Response:
         now, execution = running()
         chosen = await route(body.model, who, body.user)
-        prompts = prompts_of(now.tokenizer, body.prompt)
-        if body.stream and (len(prompts) > 1 or body.echo):
-            raise HttpError(
-                400,
-                "only one prompt without echo can stream",
-                code="invalid_request",
-                mend="set stream to false",
-            )
         asks = [
-            completion_ask(body, prompt, request=who.id, tenant=who.caller.tenant)
-            for prompt in prompts
+            ask
+            for prompt in prompts_of(now.tokenizer, body.prompt)
+            for ask in repeated(
+                completion_ask(body, prompt, request=who.id, tenant=who.caller.tenant), body.n
+            )
         ]
+        if body.stream and (len(asks) > 1 or body.echo):
+            raise _cannot_stream("only one answer to one prompt without echo can stream")
         answers = await asyncio.gather(*(execution.begin(ask, chosen) for ask in asks))
         head = _Head("text_completion", "cmpl-" + who.id, body.model, answers[0].model, who.id)
         if body.stream:
             return head.stream(_text_chunks(answers[0], body, head, now.tokenizer))
         events = await asyncio.gather(*(answer.complete() for answer in answers))
         choices = [
-            _text_choice(index, body, prompt, answer, happened, now.tokenizer)
-            for index, (prompt, answer, happened) in enumerate(
-                zip(prompts, answers, events, strict=True)
-            )
+            _text_choice(index, body, ask.generation.prompt, answer, happened, now.tokenizer)
+            for index, (ask, answer, happened) in enumerate(zip(asks, answers, events, strict=True))
         ]
-        return head.reply(choices, list(answers))
+        return head.reply(choices, answers)
 
     @app.post("/v1/feedback", status_code=202)
     async def feedback(body: FeedbackRequest, who: Asked = who) -> dict[str, str]:
@@ -236,7 +242,28 @@ def create_app(
         answered = FingerprintAnswer(prompt_token_ids=prompt, logprobs=scored.next_token)
         return JSONResponse(answered.model_dump(mode="json"))
 
+    @app.post("/v1/internal/score")
+    async def score(body: ScoreQuestion, who: Asked = trusted) -> Response:
+        now, execution = running()
+        chosen = await route(body.model, who, None)
+        length = len(rendered(now, body.messages, body.tools))
+
+        async def likelihood(answer: str) -> float:
+            prompt = rendered(now, body.messages, body.tools, begun=answer)
+            asked = GenerationRequest(prompt=prompt, max_tokens=0, prompt_logprobs=0)
+            ask = Ask(id=who.id, tenant=who.caller.tenant, generation=asked)
+            events = await (await execution.begin(ask, chosen)).complete()
+            scored = next(event for event in events if isinstance(event, PromptScored))
+            return sum(token.logprob for token in scored.tokens[length:] if token is not None)
+
+        found = await asyncio.gather(*(likelihood(answer) for answer in body.answers))
+        return JSONResponse(ScoreAnswer(logprobs=tuple(found)).model_dump(mode="json"))
+
     return app
+
+
+def _cannot_stream(message: str) -> HttpError:
+    return HttpError(400, message, code="invalid_request", mend="set stream to false")
 
 
 def _attempt(header: str) -> int:
@@ -289,6 +316,19 @@ def _reason(answer: Answer) -> str:
 
 def _logprobs(events: list[Any]) -> list[TokenLogprob]:
     return [e.logprob for e in events if isinstance(e, Token) and e.logprob is not None]
+
+
+def _chat_choice(
+    index: int, body: ChatRequest, answer: Answer, events: list[Any], tokenizer: Any
+) -> dict[str, Any]:
+    message, call = render.message(answer.text, body.tools)
+    logprobs = render.chat_logprobs(tokenizer, _logprobs(events)) if body.logprobs else None
+    return {
+        "index": index,
+        "message": message,
+        "finish_reason": "tool_calls" if call else _reason(answer),
+        "logprobs": logprobs,
+    }
 
 
 def _text_choice(

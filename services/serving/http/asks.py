@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypedDict
 
 from services.serving import boundary
 from services.serving.engine.port import Engine, GenerationRequest, Sampling
@@ -13,6 +15,12 @@ from services.serving.http.errors import HttpError
 from services.serving.http.wire import ChatRequest, CompletionRequest
 from shared import chat
 from shared.scoring import call_schema
+
+
+class _Constraint(TypedDict, total=False):
+    json_schema: dict[str, Any] | None
+    regex: str | None
+    grammar: str | None
 
 
 def chat_ask(
@@ -56,12 +64,12 @@ def chat_ask(
             documents=[document.text for document in body.documents],
         ),
         generation=GenerationRequest(
-            prompt=rendered(engine, body.messages, tools),
+            prompt=_prompt(engine, body, tools),
             max_tokens=engine.info.context if wanted is None else wanted,
             sampling=_sampling(body),
             stop=body.stops,
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
-            json_schema=schema or (_call_schema(forced) if must_call else None),
+            **_constraint(body, schema or (_call_schema(forced) if must_call else None)),
             ignore_eos=body.ignore_eos,
             deadline_s=body.timeout_s,
         ),
@@ -81,18 +89,51 @@ def completion_ask(
             stop=body.stops,
             logprobs=body.logprobs,
             prompt_logprobs=body.logprobs if body.echo else None,
+            **_constraint(body),
             ignore_eos=body.ignore_eos,
             deadline_s=body.timeout_s,
         ),
     )
 
 
-def rendered(
-    engine: Engine, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
+def repeated(ask: Ask, n: int | None) -> list[Ask]:
+    """`n` asks for answers to one prompt, each with a seed of its own where there is one."""
+    first = ask.generation.sampling
+
+    def drawn(index: int) -> Ask:
+        seed = None if first.seed is None else first.seed + index
+        return replace(ask, generation=replace(ask.generation, sampling=replace(first, seed=seed)))
+
+    return [drawn(index) for index in range(n or 1)]
+
+
+def _prompt(
+    engine: Engine, body: ChatRequest, tools: Sequence[Mapping[str, Any]]
 ) -> tuple[int, ...]:
+    if not body.continue_final_message:
+        return rendered(engine, body.messages, tools)
+    *before, last = body.messages
+    if last.get("role") != "assistant":
+        raise HttpError(
+            400,
+            "continue_final_message needs a last message of the assistant",
+            code="invalid_request",
+            mend="end the messages with the answer's beginning",
+        )
+    return rendered(engine, before, tools, begun=_content(last.get("content")))
+
+
+def rendered(
+    engine: Engine,
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Mapping[str, Any]],
+    *,
+    begun: str = "",
+) -> tuple[int, ...]:
+    """The prompt's token ids; `begun` is the beginning of the answer."""
     turns = [{**m, "content": _content(m.get("content"))} for m in messages]
     try:
-        return tuple(chat.prompt_ids(engine.tokenizer, turns, tools))
+        return tuple(chat.prompt_ids(engine.tokenizer, turns, tools, begun=begun))
     except Exception as error:  # a template raises what it likes
         raise HttpError(
             400,
@@ -149,7 +190,32 @@ def _call_schema(tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         ) from error
 
 
+def _constraint(
+    body: ChatRequest | CompletionRequest, schema: dict[str, Any] | None = None
+) -> _Constraint:
+    """What the answer is held to: `schema`, or what `structured_outputs` says."""
+    asked = body.structured_outputs
+    if asked is None:
+        return {"json_schema": schema}
+    if schema is not None:
+        raise HttpError(
+            400,
+            "structured_outputs stands beside response_format or a required tool call",
+            code="invalid_request",
+            mend="send one of them",
+        )
+    if asked.choice is not None:
+        return {"regex": "|".join(re.escape(choice) for choice in asked.choice)}
+    return {"json_schema": asked.json_schema, "regex": asked.regex, "grammar": asked.grammar}
+
+
 def _sampling(body: ChatRequest | CompletionRequest) -> Sampling:
     return Sampling(
-        temperature=body.temperature, top_p=body.top_p, top_k=body.top_k, seed=body.seed
+        temperature=body.temperature,
+        top_p=body.top_p,
+        top_k=body.top_k,
+        seed=body.seed,
+        presence_penalty=body.presence_penalty,
+        frequency_penalty=body.frequency_penalty,
+        logit_bias=tuple((body.logit_bias or {}).items()),
     )

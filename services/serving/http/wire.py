@@ -1,13 +1,13 @@
 """The OpenAI API's requests, as far as this server honours them.
 
-Unknown fields are ignored, as OpenAI's clients send many; `n` other than 1 is refused.
+Unknown fields are ignored, as OpenAI's clients send many.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from contracts.telemetry import FeedbackKind
 
@@ -22,6 +22,25 @@ class StreamOptions(_Wire):
     include_usage: bool = False
 
 
+class StructuredOutputs(_Wire):
+    """Exactly one of them: what the answer must satisfy as a whole."""
+
+    json_schema: dict[str, Any] | None = Field(default=None, alias="json")
+    regex: str | None = None
+    choice: list[str] | None = Field(default=None, min_length=1)
+    grammar: str | None = None
+    """Context-free, in Lark's notation."""
+
+    @model_validator(mode="after")
+    def _one(self) -> StructuredOutputs:
+        if (
+            sum(v is not None for v in (self.json_schema, self.regex, self.choice, self.grammar))
+            != 1
+        ):
+            raise ValueError("give exactly one of json, regex, choice and grammar")
+        return self
+
+
 class _Generate(_Wire):
     model: str
     temperature: float = Field(default=1.0, ge=0, le=2)
@@ -29,7 +48,13 @@ class _Generate(_Wire):
     top_k: int = Field(default=0, ge=0)
     seed: int | None = None
     stop: str | list[str] | None = None
-    n: Literal[1] | None = 1
+    n: int | None = Field(default=1, ge=1, le=128)
+    """Answers to each prompt; more than one cannot stream."""
+    presence_penalty: float = Field(default=0.0, ge=-2, le=2)
+    frequency_penalty: float = Field(default=0.0, ge=-2, le=2)
+    logit_bias: dict[int, float] | None = None
+    structured_outputs: StructuredOutputs | None = None
+    """vLLM's name for constrained decoding."""
     stream: bool = False
     stream_options: StreamOptions | None = None
     user: str | None = None
@@ -62,6 +87,8 @@ class ChatRequest(_Generate):
     max_tokens: int | None = Field(default=None, ge=0)
     max_completion_tokens: int | None = Field(default=None, ge=0)
     logprobs: bool | None = None
+    continue_final_message: bool = False
+    """The last message is the answer's beginning, to be gone on with (vLLM's name for it)."""
     documents: list[Document] = Field(default_factory=list)
     """Ours: `[1]` in the answer cites the first."""
     top_logprobs: int | None = Field(default=None, ge=0, le=20)

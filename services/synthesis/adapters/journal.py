@@ -29,7 +29,9 @@ class Journal:
             try:
                 entry = json.loads(line)
                 self._answers[entry["key"]] = (
-                    None if entry["text"] is None else Completion(entry["text"], entry["api"])
+                    None
+                    if entry["text"] is None
+                    else Completion(entry["text"], entry["api"], entry.get("tokens", 0))
                 )
             except (ValueError, KeyError, TypeError):
                 break
@@ -51,7 +53,12 @@ class Journal:
 
     def append(self, key: str, answer: Completion | None) -> None:
         """Make an answer durable, then visible."""
-        entry = {"key": key, "text": answer and answer.text, "api": answer and answer.api_version}
+        entry = {
+            "key": key,
+            "text": answer and answer.text,
+            "api": answer and answer.api_version,
+            "tokens": answer.tokens if answer else 0,
+        }
         line = json.dumps(entry, ensure_ascii=True).encode() + b"\n"
         self._file.write(line)
         self._file.flush()

@@ -47,6 +47,7 @@ class OpenAITeacher:
         top_p: float,
         max_tokens: int,
         seed: int,
+        key: str,
     ) -> Completion:
         """One answer; see `TeacherPort.complete` for what it raises."""
         turns: Any = [message.model_dump() for message in messages]
@@ -58,6 +59,7 @@ class OpenAITeacher:
                 top_p=top_p,
                 max_tokens=max_tokens,
                 seed=seed,
+                extra_headers={"Idempotency-Key": key},
             )
         except (AuthenticationError, PermissionDeniedError, NotFoundError) as error:
             raise Misconfigured(
@@ -71,7 +73,8 @@ class OpenAITeacher:
         except (APIConnectionError, APIStatusError) as error:
             raise PeerUnavailable(f"teacher {self._model!r}: {error.message}") from error
         text = (answer.choices[0].message.content or "") if answer.choices else ""
-        return Completion(text, answer.system_fingerprint or answer.model or "v1")
+        tokens = answer.usage.total_tokens if answer.usage else 0
+        return Completion(text, answer.system_fingerprint or answer.model or "v1", tokens)
 
     async def aclose(self) -> None:
         await self._client.close()

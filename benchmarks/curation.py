@@ -1,0 +1,197 @@
+"""Curation against datatrove on one corpus, in one run: rows per second at what quality.
+
+`python benchmarks/curation.py --peer PYTHON`, where PYTHON is an interpreter with
+`datatrove[processing]`, `orjson` and `spacy` (a virtual environment of its own: its pins are not
+ours). The corpus has planted near duplicates (a tenth of the rows, three words of 120 changed) and
+e-mail addresses (in a third). Both sides run in one process, warmed on a tenth of the corpus; the
+peer's settings are its MinHash defaults, 14 buckets of 8 hashes over 5-grams of words.
+
+*Removed* is the share of planted duplicates that went, *lost* the rows that went and were none,
+*left* the addresses still there. Peak is the process's resident size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+WORDS = 120
+CHANGED = 3
+THRESHOLD = 0.8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Corpus:
+    """Documents in a folder, and what was planted in them."""
+
+    folder: Path
+    rows: int
+    duplicates: int
+    addresses: int
+
+
+def corpus(folder: Path, rows: int) -> Corpus:
+    """The same documents every time."""
+    draw = random.Random(7)
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    words = ["".join(draw.choices(letters, k=draw.randint(3, 9))) for _ in range(5000)]
+    folder.mkdir(parents=True)
+    originals: list[list[str]] = []
+    duplicates = addresses = 0
+    with (folder / "rows.jsonl").open("w", encoding="utf-8") as out:
+        for number in range(rows):
+            copied = number % 10 == 9
+            text = list(draw.choice(originals)) if copied else draw.choices(words, k=WORDS)
+            if copied:
+                duplicates += 1
+                for place in draw.sample(range(WORDS), CHANGED):
+                    text[place] = draw.choice(words)
+            elif number % 3 == 0:
+                addresses += 1
+                text[WORDS // 2] = f"{draw.choice(words)}.{draw.choice(words)}@kite-mail.org"
+            if not copied:
+                originals.append(text)
+            name = f"{'copy' if copied else 'row'}-{number}"
+            out.write(json.dumps({"id": name, "text": " ".join(text)}) + "\n")
+    return Corpus(folder=folder, rows=rows, duplicates=duplicates, addresses=addresses)
+
+
+def ours(source: Path, out: Path, *, redact: bool) -> None:
+    """Our stages over the corpus, rows written as they come."""
+    from contracts.data import Row
+    from services.curation.adapters.pii import PiiDetector
+    from services.curation.duplicates import exact_duplicates, near_duplicates
+    from services.curation.redaction import Audit, redaction
+    from services.curation.rows import TracedRow, through
+
+    def rows():
+        with (source / "rows.jsonl").open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                given = json.loads(line)
+                turn = ({"role": "user", "content": given["text"]},)
+                row = Row(id=given["id"], messages=turn, target="")
+                yield TracedRow(row, "rows.jsonl", number, "sha256:" + "0" * 64, "positive")
+
+    stages = [redaction(PiiDetector(), Audit())] if redact else []
+    stream, _ = through([*stages, exact_duplicates(), near_duplicates(THRESHOLD)], rows())
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "kept.jsonl").open("w", encoding="utf-8") as kept:
+        for traced in stream:
+            text = traced.row.messages[0].content
+            kept.write(json.dumps({"id": traced.row.id, "text": text}) + "\n")
+
+
+def peer(source: Path, out: Path, *, redact: bool) -> None:
+    """The same with datatrove."""
+    from datatrove.executor import LocalPipelineExecutor
+    from datatrove.pipeline.dedup import (
+        MinhashDedupBuckets,
+        MinhashDedupCluster,
+        MinhashDedupFilter,
+        MinhashDedupSignature,
+    )
+    from datatrove.pipeline.dedup.minhash import MinhashConfig
+    from datatrove.pipeline.formatters import PIIFormatter
+    from datatrove.pipeline.readers import JsonlReader
+    from datatrove.pipeline.writers.jsonl import JsonlWriter
+
+    config = MinhashConfig(n_grams=5, num_buckets=14, hashes_per_bucket=8)
+
+    def run(name: str, *steps: object, tasks: int = 1) -> None:
+        LocalPipelineExecutor(
+            pipeline=list(steps), tasks=tasks, workers=1, logging_dir=str(out / "logs" / name)
+        ).run()
+
+    given = source
+    if redact:
+        run("pii", JsonlReader(str(given)), PIIFormatter(),
+            JsonlWriter(str(out / "redacted"), compression=None))  # fmt: skip
+        given = out / "redacted"
+    sig, buckets, remove = (str(out / name) for name in ("signatures", "buckets", "remove"))
+    run("signatures", JsonlReader(str(given)), MinhashDedupSignature(sig, config=config))
+    run("buckets", MinhashDedupBuckets(sig, buckets, config=config), tasks=config.num_buckets)
+    run("cluster", MinhashDedupCluster(buckets, remove, config=config))
+    run("filter", JsonlReader(str(given)), MinhashDedupFilter(remove),
+        JsonlWriter(str(out / "kept"), output_filename="kept.jsonl", compression=None))  # fmt: skip
+
+
+def work(side: str, folder: Path, out: Path, *, redact: bool) -> None:
+    """One side, warmed up and then timed. One JSON object on the last line."""
+    run = ours if side == "ours" else peer
+    run(folder / "warm", out / "warm", redact=redact)
+    began = time.perf_counter()
+    run(folder / "full", out / "full", redact=redact)
+    took = time.perf_counter() - began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print("\n" + json.dumps({"seconds": took, "peak_mib": peak}))
+
+
+def measure(
+    side: str, python: str, folder: Path, whole: Corpus, *, redact: bool
+) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as out:
+        command = [python, __file__, "--side", side, "--folder", str(folder), "--out", out]
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+        done = subprocess.run(
+            [*command, *(["--redact"] if redact else [])],
+            check=True, capture_output=True, text=True, env=environment,
+        )  # fmt: skip
+        [kept] = Path(out).glob("full/**/kept.jsonl")
+        rows = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()]
+    found = json.loads(done.stdout.splitlines()[-1])
+    ids = [row["id"] for row in rows]
+    copies = sum(name.startswith("copy") for name in ids)
+    return {
+        "rows_per_s": whole.rows / found["seconds"],
+        "peak_mib": found["peak_mib"],
+        "removed": 1 - copies / whole.duplicates,
+        "lost": whole.rows - whole.duplicates - (len(ids) - copies),
+        "left": sum("@kite-mail.org" in row["text"] for row in rows),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rows", type=int, default=5000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--peer", help="an interpreter with datatrove; without it, ours alone")
+    parser.add_argument("--side", choices=("ours", "peer"), help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--redact", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.side:
+        work(given.side, given.folder, given.out, redact=given.redact)
+        return 0
+    sides = [("ours", sys.executable)] + ([("peer", given.peer)] if given.peer else [])
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        corpus(folder / "warm", given.rows // 10)
+        whole = corpus(folder / "full", given.rows)
+        print(f"{whole.rows} rows, {whole.duplicates} duplicates, {whole.addresses} addresses\n")
+        print("| work | side | rows/s (smallest .. largest) | peak MiB | removed | lost | left |")
+        print("|---|---|---|---|---|---|---|")
+        for redact, name in ((False, "duplicates"), (True, "redaction and duplicates")):
+            for side, python in sides:
+                runs = [measure(side, python, folder, whole, redact=redact)
+                        for _ in range(given.repeats)]  # fmt: skip
+                rates = [run["rows_per_s"] for run in runs]
+                last = runs[-1]
+                print(f"| {name} | {side} | {median(rates):,.0f} ({min(rates):,.0f} .. "
+                      f"{max(rates):,.0f}) | {last['peak_mib']:.0f} | {last['removed']:.1%} | "
+                      f"{last['lost']:.0f} | {last['left']:.0f} |", flush=True)  # fmt: skip
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,123 @@
+"""Values the libraries do not know by sight: spelled, defanged, checksummed, or telemetry (C3).
+
+Each rule is a pattern and, where the value has a checksum, its check: that is what lets a card
+number be found with dots in it, or an IBAN in lower case, without false alarms.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from services.curation.redaction import Span
+
+
+def _luhn(value: str) -> bool:
+    """ISO/IEC 7812-1, annex B."""
+    total = 0
+    for place, character in enumerate(reversed(re.sub(r"\D", "", value))):
+        digit = int(character) * (1 + place % 2)
+        total += digit - 9 if digit > 9 else digit
+    return total % 10 == 0
+
+
+def _mod_97(value: str) -> bool:
+    """ISO 13616: an IBAN's number is 1 modulo 97."""
+    compact = re.sub(r"\s", "", value)
+    if not 15 <= len(compact) <= 34:
+        return False
+    return int("".join(str(int(c, 36)) for c in compact[4:] + compact[:4])) % 97 == 1
+
+
+def _mixed(value: str) -> bool:
+    """A password holds letters and something else; a word after 'password:' is prose."""
+    return bool(re.search(r"[A-Za-z]", value)) and bool(re.search(r"\d", value))
+
+
+def _opaque(value: str) -> bool:
+    """An identifier no person chose: long, and with digits."""
+    return len(value) >= 16 and bool(re.search(r"\d", value))
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    kind: str
+    needs: re.Pattern[str]
+    """What a text must hold for the rule to be tried at all."""
+    pattern: re.Pattern[str]
+    check: Callable[[str], bool] = bool
+
+
+_AT, _DOT = r"\s?[\[({<]\s?at\s?[\])}>]\s?", r"(?:\.|\s?[\[({<]\s?(?:dot|\.)\s?[\])}>]\s?)"
+
+RULES: tuple[_Rule, ...] = (
+    _Rule(
+        "EMAIL",
+        re.compile(r"[\[({<]\s?at\s?[\])}>]", re.IGNORECASE),
+        re.compile(
+            rf"[\w+-]+(?:{_DOT}[\w+-]+)*{_AT}[a-z0-9-]+(?:{_DOT}[a-z0-9-]+)*{_DOT}[a-z]{{2,12}}\b",
+            re.IGNORECASE,
+        ),
+    ),
+    _Rule(
+        "IP",
+        re.compile(r"\[\.\]|\(\.\)|\[dot\]", re.IGNORECASE),
+        re.compile(
+            r"(?<![\w.])\d{1,3}(?:(?:\.|\[\.\]|\(\.\)|\[dot\])\d{1,3}){3}(?![\w.])", re.IGNORECASE
+        ),
+    ),
+    _Rule(
+        "CREDIT_CARD",
+        re.compile(r"\d{4}[._/]\d{4}[._/]\d{4}"),
+        re.compile(r"(?<![\d.])[2-6]\d{3}([._/])\d{4}\1\d{4}\1\d{4}(?![\d.]?\d)"),
+        _luhn,
+    ),
+    _Rule(
+        "IBAN",
+        re.compile(r"\b[a-z]{2}\d{2}"),
+        re.compile(r"\b[a-z]{2}\d{2}(?:\s?[a-z0-9]{4}){2,7}(?:\s?[a-z0-9]{1,3})?\b"),
+        _mod_97,
+    ),
+    _Rule(
+        "SECRET",
+        re.compile(r"eyJ"),
+        re.compile(r"\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{10,}"),
+    ),
+    _Rule(
+        "SECRET",
+        re.compile(r"pass|pwd", re.IGNORECASE),
+        re.compile(
+            r"\b\w*(?:password|passwd|passphrase|pwd|_pass)\b[\"']?\s*(?:is\s*)?[:=]\s*[\"']?"
+            r"(?P<value>[^\s\"'<>,;]{8,})",
+            re.IGNORECASE,
+        ),
+        _mixed,
+    ),
+    _Rule(
+        "TELEMETRY",
+        re.compile(r"[_-]?id\b|cookie", re.IGNORECASE),
+        re.compile(
+            r"\b(?:session|device|trace|span|request|visitor|client|tracking|advertising|install"
+            r"(?:ation)?|correlation)[_ -]?id[\"']?\s*[:=]\s*[\"']?(?P<value>[\w.:-]+)",
+            re.IGNORECASE,
+        ),
+        _opaque,
+    ),
+    _Rule(
+        "TELEMETRY",
+        re.compile(r"Mozilla/"),
+        re.compile(r"\bMozilla/\d\.\d \([^)\n]+\)(?: \w+/[\w.]+(?: \([^)\n]+\))?)*"),
+    ),
+)
+
+
+def spelled(text: str) -> Iterator[Span]:
+    """The spans of a text that a rule finds and its check confirms."""
+    for rule in RULES:
+        if not rule.needs.search(text):
+            continue
+        group = "value" if "value" in rule.pattern.groupindex else 0
+        for match in rule.pattern.finditer(text):
+            if rule.check(match[group]):
+                yield Span(match.start(group), match.end(group), rule.kind)

