@@ -164,7 +164,7 @@ READS: dict[Service, tuple[str, ...]] = {
 SAYS: dict[Service, tuple[str, ...]] = {
     Service.SERVING: (f"{PREFIX}.telemetry.*.*", f"{PREFIX}.telemetry.*.*.feedback"),
     Service.MONITORING: (f"{PREFIX}.alert.*.*.*", *_commands("withdraw")),
-    Service.CONSOLE: _commands("cancel", "retry", "approve"),
+    Service.CONSOLE: _commands("cancel", "retry", "approve", "hold", "rollback"),
 }
 """Subjects a service publishes, beside its own facts, progress and dead letters."""
 

@@ -65,9 +65,8 @@ def register(steps: Steps) -> None:
         """
         leases = await steps.leases()
         # Commands take no leases of runs, so their consumer's name is free for one of deployments.
-        lease = await leases.acquire(
-            f"{tenant}.{deployment}.{consumer(service, 'approve').durable}"
-        )
+        free = consumer(service, "approve").durable
+        lease = await leases.acquire(f"{tenant}.{deployment}.{free}")
         try:
             yield await traffic().runs_on(tenant)
         finally:

@@ -135,6 +135,7 @@ FIRST = next(iter(lora_shapes()))
 
 
 @pytest.mark.req("R2")
+@pytest.mark.req("F13")
 @pytest.mark.parametrize(
     ("files", "reason"),
     [
