@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from contracts.alerts import Alert
 from contracts.base import Event, Service
 from contracts.catalog import EVENTS
-from contracts.commands import Approve, Cancel, Observe, Retry, Withdraw
+from contracts.commands import Approve, Cancel, Hold, Observe, Retry, Rollback, Withdraw
 from contracts.documents import DOCUMENTS
 from contracts.fault import StepFailed
 from contracts.job import AdaptationJob, GateId
@@ -31,6 +31,8 @@ COMMANDS: dict[str, type[BaseModel]] = {
     "cancel": Cancel,
     "retry": Retry,
     "approve": Approve,
+    "hold": Hold,
+    "rollback": Rollback,
     "withdraw": Withdraw,
     "observe": Observe,
 }

@@ -39,6 +39,18 @@ class Observe(Frozen):
     """Who measured it."""
 
 
+class Hold(Frozen):
+    """Keep a rollout at its present share until `approve`; evidence of harm still ends it."""
+
+    reason: str = Field(default="", max_length=2000)
+
+
+class Rollback(Frozen):
+    """End a rollout: the deployment answers as before, and the candidate serves nothing."""
+
+    reason: str = Field(default="", max_length=2000)
+
+
 class Withdraw(Frozen):
     """Take a registered adapter out of service at once, whatever its rollout says (R5, H11)."""
 

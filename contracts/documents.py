@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from contracts.alerts import Alert
 from contracts.card import AdaptationCard, Attestation, DoNotTrain, Promotion, Revocation
 from contracts.catalog import EVENTS
-from contracts.commands import Approve, Cancel, Observe, Retry, Withdraw
+from contracts.commands import Approve, Cancel, Hold, Observe, Retry, Rollback, Withdraw
 from contracts.data import Annotation, DatasetCard, Document, Row, RowTemplate
 from contracts.economics import Ledger
 from contracts.failures import FailureReport, Trace
@@ -44,6 +44,8 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "command.cancel": Cancel,
     "command.retry": Retry,
     "command.approve": Approve,
+    "command.hold": Hold,
+    "command.rollback": Rollback,
     "command.withdraw": Withdraw,
     "command.observe": Observe,
     **{name.removeprefix("sluice.v1."): event for name, event in EVENTS.items()},

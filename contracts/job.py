@@ -240,6 +240,14 @@ class RolloutPolicy(Frozen):
     """Candidate p95 over baseline p95."""
     maximum_error_rate: float = Field(default=0.02, ge=0, le=1)
     """Candidate requests that raise."""
+    maximum_cost_ratio: float = Field(default=1.5, gt=0)
+    """Tokens of a request over the baseline's 95th percentile."""
+    maximum_refusal_increase: float = Field(default=0.05, ge=0, le=1)
+    """Share of refusals above the baseline's."""
+    maximum_override_rate: float = Field(default=0.05, gt=0, lt=1)
+    """M9: answers that people had to override."""
+    maximum_drift: float = Field(default=1.5, gt=0)
+    """Perplexity of an answer over the baseline's 95th percentile."""
     stage_timeout_s: float = Field(default=3600.0, gt=0)
     """Without enough traffic for this long the rollout is held."""
     approval: Literal["automatic", "manual"] = "automatic"

@@ -24,6 +24,12 @@ class StageStarted(Event):
     """Share of conversations the candidate answers; 0 in shadow, where it only mirrors."""
     since: int = Field(ge=0)
     """Outcomes count from this sequence of the TELEMETRY stream on."""
+    outcomes: int | None = None
+    """How many outcomes of the candidate the stage collects."""
+    requests: int | None = None
+    """About how many requests of the deployment that takes."""
+    detects: str = ""
+    """What so many outcomes can show, in words: a pass is not to be read as more."""
 
     @property
     def label(self) -> str:

@@ -42,6 +42,8 @@ class Outcome(Frozen):
     """Share of the answer's sentences that the request's documents bear out."""
     citations_supported: bool | None = None
     """Every `[n]` names a document that bears out its sentence; None: nothing was cited."""
+    refused: bool | None = None
+    """The answer reads as a refusal; None: nobody looked."""
     answer_logprob: float | None = Field(default=None, le=0)
     """Sum over the generated tokens, nats: perplexity is exp(−sum / completion_tokens)."""
 

@@ -134,6 +134,16 @@ CONSUMERS: tuple[Consumer, ...] = (
     Consumer(
         service=Service.ROLLOUT, purpose="approve", stream="JOBS", filters=_commands("approve")
     ),
+    Consumer(service=Service.ROLLOUT, purpose="hold", stream="JOBS", filters=_commands("hold")),
+    Consumer(
+        service=Service.ROLLOUT, purpose="rollback", stream="JOBS", filters=_commands("rollback")
+    ),
+    Consumer(
+        service=Service.ROLLOUT,
+        purpose="alarm",
+        stream="ALERTS",
+        filters=(f"{PREFIX}.alert.>",),
+    ),
     Consumer(
         service=Service.MONITORING,
         purpose="outcomes",

@@ -25,6 +25,8 @@ class Settings(BaseSettings):
     """fsspec URL of the artifact store; by default `<home>/artifacts`."""
     otlp_endpoint: str | None = None
     """OTLP/HTTP collector, as `http://host:4318`; None writes spans under `<home>/traces`."""
+    metrics_port: int | None = None
+    """Answer Prometheus from this port on, one port a service; see `shared.metrics`."""
 
     @property
     def artifacts_url(self) -> str:

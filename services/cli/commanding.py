@@ -1,4 +1,4 @@
-"""Publishing commands: submit, cancel, retry, approve.
+"""Publishing commands: submit, and what steers a run.
 
 A submit is published with the expectation that its subject is empty, so the broker itself refuses a
 second job under the same run id: there is no moment in which two could win.
@@ -81,7 +81,7 @@ async def publish_submit(opened: Session, ref: RunRef, job: AdaptationJob) -> st
 
 
 async def publish_command(opened: Session, ref: RunRef, command: Frozen) -> None:
-    """Publish a `Cancel`, `Retry` or `Approve` of a run."""
+    """Publish any other command to a run."""
     verb = re.sub(r"(?<!^)(?=[A-Z])", "_", type(command).__name__).lower()
     await opened.js.publish(
         subjects.command(ref.tenant, ref.run, verb),

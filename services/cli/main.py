@@ -25,6 +25,8 @@ from services.cli.commands import (
     doctor,
     economics,
     failures,
+    history,
+    keys,
     label,
     provision,
     revocations,
@@ -74,14 +76,19 @@ app.command()(watch.watch)
 app.command()(runs.runs)
 app.command()(show.show)
 app.command()(compare.compare)
+app.command()(history.history)
 app.command()(steer.cancel)
 app.command()(steer.retry)
 app.command()(steer.approve)
+app.command()(steer.hold)
+app.command()(steer.rollback)
 app.command()(steer.withdraw)
 app.command()(steer.observe)
 app.command()(revocations.revocations)
 app.command()(card.card)
 app.command()(verify.verify)
+app.command()(keys.countersign)
+app.add_typer(keys.app, name="keys")
 app.command()(alerts.alerts)
 app.add_typer(dead.app, name="dead")
 app.add_typer(data.app, name="data")

@@ -13,10 +13,12 @@ from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
 from contracts import subjects
+from contracts.envelope import recorded
+from contracts.registry import CandidateRegistered
 from contracts.run import Run
 from contracts.subjects import PREFIX, RunRef
-from services.cli.session import Session
-from shared.errors import PermanentError
+from services.cli.session import Session, run_ref
+from shared.errors import InvalidInput, PermanentError
 from shared.messaging.runlog import RunLog
 from shared.messaging.tail import Stored
 
@@ -67,6 +69,24 @@ async def submitted_at(js: JetStreamContext, ref: RunRef) -> datetime | None:
     async for message in messages(js, "JOBS", pattern):
         return message.at
     return None
+
+
+async def load_run_or_adapter(opened: Session, name: str, tenant: str) -> Run:
+    """The run of that name, or else the run that registered the adapter of that id.
+
+    Raises:
+        NoSuchRun: there is neither.
+    """
+    try:
+        ref = run_ref(name, tenant)
+        return await load_run(opened, ref)
+    except (NoSuchRun, InvalidInput):
+        pattern = f"{PREFIX}.run.{tenant}.*.registry.registered"
+        async for message in messages(opened.js, "RUN", pattern):
+            found = recorded(message.subject, message.headers, message.data, message.seq)
+            if isinstance(found.event, CandidateRegistered) and found.event.adapter_id == name:
+                return await RunLog(opened.js).load(found.ref)
+        raise
 
 
 async def load_run(opened: Session, ref: RunRef) -> Run:

@@ -1,4 +1,4 @@
-"""The console's HTTP surface: pages, their live streams, their JSON twins, and the three commands.
+"""The console's HTTP surface: pages, their live streams, their JSON twins, and the commands.
 
 Handlers here only translate: find the run, render it or publish the command.
 """

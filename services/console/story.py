@@ -35,7 +35,7 @@ StageName = Literal[
     "promoted",
 ]
 StageState = Literal["done", "active", "waiting", "skipped", "stopped", "held"]
-Verb = Literal["cancel", "retry", "approve"]
+Verb = Literal["cancel", "retry", "approve", "hold", "rollback"]
 
 _ENDED_BY_DIAGNOSIS = frozenset({"declined", "diagnosed"})
 
@@ -117,7 +117,11 @@ def verbs(run: Run) -> tuple[Verb, ...]:
     if run.closed:
         final = {"promoted", "withdrawn", *_ENDED_BY_DIAGNOSIS}
         return ("retry",) if run.job and run.status not in final else ()
-    return ("approve", "cancel") if _awaits_approval(run) else ("cancel",)
+    if run.registered is None:
+        return ("cancel",)
+    if _awaits_approval(run):
+        return ("approve", "rollback", "cancel")
+    return ("hold", "rollback", "cancel") if run.stage else ("cancel",)
 
 
 def _done(run: Run) -> set[StageName]:

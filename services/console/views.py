@@ -10,6 +10,7 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from contracts.alerts import Alert
 from contracts.run import Run
 from services.console import story
 from services.console.facts import sentence
@@ -99,10 +100,19 @@ def run_fragment(run: Run, projection: Projection) -> str:
         ending=story.ending(run),
         verbs=story.verbs(run),
         news=[] if run.closed else projection.news(run.ref),
+        alerts=alerts_of(run, projection),
         rungs=rung_numbers(run),
         verdicts=verdict_rows(run),
         facts=list(reversed(run.log[-FACTS_SHOWN:])),
     )
+
+
+def alerts_of(run: Run, projection: Projection) -> list[Alert]:
+    """Alerts on the run's adapter, firing first."""
+    if run.registered is None:
+        return []
+    about = (run.ref.tenant, run.registered.deployment, run.registered.adapter_id)
+    return [a for a in projection.alerts() if (a.tenant, a.deployment, a.model) == about]
 
 
 def alerts_fragment(projection: Projection) -> str:

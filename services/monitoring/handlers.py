@@ -1,4 +1,4 @@
-"""Monitoring's one step: an outcome or a piece of feedback may lead to alerts.
+"""Monitoring on the bus: an outcome or a piece of feedback may lead to alerts.
 
 The service keeps its windows in memory. At start it rebuilds them from the outcomes it has already
 acknowledged, and the open incidents from the alerts it has already published; both streams outlive
@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import nats.errors
-from faststream.nats import NatsMessage
 from nats.aio.msg import Msg
 from nats.js.errors import Error as JetStreamError
 from pydantic import ValidationError
@@ -30,12 +30,16 @@ from services.monitoring.rules import load_rules
 from shared.errors import PermanentError, TransientError
 from shared.messaging.broker import Bus
 from shared.messaging.tail import Stored, history, sequence_of
+from shared.metrics import Incidents
 
 log = logging.getLogger("sluice.monitoring")
 
 TELEMETRY, ALERTS = "TELEMETRY", "ALERTS"
 REPLAYED = 20_000
 """Acknowledged outcomes, of all deployments, that a start reads again."""
+
+
+M = TypeVar("M", Msg, Stored)
 
 
 class Malformed(PermanentError):
@@ -49,39 +53,50 @@ class Monitoring:
         self._bus = bus
         self._consumer = consumer(bus.service, "outcomes")
         self.monitor = Monitor(load_rules())
+        self._incidents = Incidents(lambda: self.monitor.firing)
         self._seen = 0
         """Sequence of the newest outcome the monitor has counted."""
         self._unsent: deque[Notice] = deque()
 
     @asynccontextmanager
     async def restored(self) -> AsyncIterator[None]:
-        """Before the first outcome: windows and incidents as the last process left them."""
+        """Before the first outcome: windows and incidents as the last process left them.
+
+        What that process was given and did not acknowledge is counted now: the server delivers it
+        again only after newer outcomes.
+        """
         js = self._bus.jetstream
         info = await js.consumer_info(TELEMETRY, self._consumer.durable)
-        seen = int(info.ack_floor.stream_seq) if info.ack_floor else 0
-        past = await history(js, TELEMETRY, f"{PREFIX}.telemetry.>", since=seen - REPLAYED + 1)
+        counted = int(info.ack_floor.stream_seq) if info.ack_floor else 0
+        given = int(info.delivered.stream_seq) if info.delivered else 0
+        past = await history(js, TELEMETRY, f"{PREFIX}.telemetry.>", since=counted - REPLAYED + 1)
         alerts = await history(js, ALERTS, f"{PREFIX}.alert.>")
-        self.monitor.restore(_signals(m for m in past if sequence_of(m) <= seen), _alerts(alerts))
-        self._seen = seen
+        old = [m for m in past if sequence_of(m) <= counted]
+        self.monitor.restore(_signals(old), _alerts(alerts))
+        self._seen = counted
+        await self.receive([m for m in past[len(old) :] if sequence_of(m) <= given])
         log.info("restored: %d outcomes, %d incidents open", len(past), len(self.monitor.firing))
         yield
 
-    async def receive(self, message: NatsMessage) -> None:
-        """Count an outcome once, and publish what it leads to before acknowledging it."""
-        raw: Msg = message.raw_message
-        sequence = sequence_of(raw)
-        if sequence > self._seen:
+    async def receive(self, batch: Sequence[M]) -> Sequence[tuple[M, Exception]]:
+        """Count each outcome once and publish what they lead to; what is no outcome is refused."""
+        refused: list[tuple[M, Exception]] = []
+        for message in batch:
             try:
-                signal = _signal(raw)
+                signal = _signal(message)
             except ValidationError as error:
-                raise Malformed(
-                    f"{raw.subject}: {error}", mend="publish Outcome or Feedback (`sluice schema`)"
-                ) from error
-            self._unsent.extend(self.monitor.observe(signal))
-            self._seen = sequence
+                mend = "publish Outcome or Feedback (`sluice schema`)"
+                refused.append((message, Malformed(f"{message.subject}: {error}", mend=mend)))
+                continue
+            sequence = sequence_of(message)
+            if sequence > self._seen:
+                self._unsent.extend(self.monitor.observe(signal))
+                self._seen = sequence
         while self._unsent:
             await self._publish(self._unsent[0])
             self._unsent.popleft()
+        self._incidents.took(len(batch) - len(refused))
+        return refused
 
     async def _publish(self, notice: Notice) -> None:
         alert = notice.alert
@@ -91,6 +106,7 @@ class Monitoring:
             await self._send("JOBS", subject, command, notice.message_id)
         subject = subjects.alert(alert.tenant, alert.deployment, alert.metric)
         await self._send(ALERTS, subject, alert, notice.message_id)
+        self._incidents.published(alert)
         log.warning("%s %s: %s %.3f", alert.metric, alert.state, alert.deployment, alert.value)
 
     async def _send(self, stream: str, subject: str, body: Frozen, message_id: str) -> None:
@@ -106,18 +122,13 @@ class Monitoring:
             raise TransientError(f"{stream} does not answer: {error!r}") from error
 
 
-def register(monitoring: Monitoring, bus: Bus) -> None:
-    """Subscribe to every outcome."""
-    bus.subscriber(consumer(bus.service, "outcomes"))(monitoring.receive)
-
-
 def _signal(message: Stored | Msg) -> Outcome | Feedback:
     """What a message of TELEMETRY says. Raises pydantic.ValidationError."""
     kind = Feedback if message.subject.endswith(".feedback") else Outcome
     return kind.model_validate_json(message.data)
 
 
-def _signals(messages: Iterator[Stored]) -> Iterator[Outcome | Feedback]:
+def _signals(messages: Iterable[Stored]) -> Iterator[Outcome | Feedback]:
     for message in messages:
         try:
             yield _signal(message)

@@ -9,6 +9,7 @@ the frozen base never is: others are measured against it.
 from __future__ import annotations
 
 import math
+from array import array
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -71,21 +72,32 @@ class Window(Protocol):
 
 
 class LastRequests:
-    """The last `size` requests."""
+    """The last `size` requests, 16 bytes each."""
 
     def __init__(self, size: int) -> None:
         self.sums = Sums()
-        self._shares: deque[tuple[str, Share]] = deque(maxlen=size)
+        self._size = size
+        self._count = 0
+        self._over = array("d")
+        self._of = array("d")
+        self._troubles: deque[tuple[int, str]] = deque(maxlen=EVIDENCE)
 
     def add(self, request_id: str, at: float, share: Share) -> None:
-        if len(self._shares) == self._shares.maxlen:
-            self.sums.add(self._shares[0][1], -1)
-        self._shares.append((request_id, share))
+        place = self._count % self._size
+        if self._count < self._size:
+            self._over.append(share.over)
+            self._of.append(share.of)
+        else:
+            self.sums.add(Share(self._over[place], self._of[place]), -1)
+            self._over[place], self._of[place] = share.over, share.of
+        self._count += 1
         self.sums.add(share)
+        if share.trouble:
+            self._troubles.append((self._count, request_id))
 
     def troubles(self) -> tuple[str, ...]:
-        found = (request for request, share in reversed(self._shares) if share.trouble)
-        return tuple(request for request, _ in zip(found, range(EVIDENCE), strict=False))
+        oldest = self._count - self._size
+        return tuple(request for number, request in reversed(self._troubles) if number > oldest)
 
 
 class LastHours:

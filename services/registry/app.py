@@ -12,7 +12,7 @@ from shared.messaging.broker import Bus
 from shared.messaging.host import App
 from shared.messaging.steps import Steps
 from shared.settings import Settings
-from shared.signing import SigningKey
+from shared.signing import SigningKey, load_ring
 
 
 def create_app(settings: Settings) -> App:
@@ -20,9 +20,11 @@ def create_app(settings: Settings) -> App:
     own = RegistrySettings(**settings.model_dump())
     bus = Bus(Service.REGISTRY, own)
     steps = Steps(bus)
+    key = SigningKey.load_or_create(own.key_folder)
     registry = Registry(
         artifacts=steps.artifacts,
-        key=SigningKey.load_or_create(own.key_folder),
+        key=key,
+        earlier_keys=load_ring(own.key_folder / "signing-key.pub"),
         store=RegistryStore(own.database_url),
         tokenizers=TokenizerFolder(own.home / "models"),
         maximum_rank=own.registry_maximum_rank,

@@ -8,6 +8,7 @@ uniquely, and everything signed depends on the run's log alone.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -26,12 +27,13 @@ from contracts.registry import (
     CandidateRegistered,
     RegistrationRefused,
 )
-from contracts.rollout import RolledBack, RolloutCompleted
+from contracts.rollout import RolledBack, RolloutCompleted, StageJudged
 from contracts.run import Run
 from contracts.training import Recipe
 from services.registry import compatibility
 from services.registry.cards import Candidate, build_card
 from services.registry.chain import Judged, attest, completion, verdicts
+from services.registry.page import page
 from services.registry.readme import render
 from services.registry.store import AdapterRow, Ledger, RegistryStore
 from services.registry.versions import next_id
@@ -40,7 +42,7 @@ from shared.bundles import layout, open_card, required_attestations
 from shared.bundles.card import SignedCard
 from shared.bundles.chain import verdict_name
 from shared.errors import ArtifactCorrupt, ArtifactMissing, InvalidInput, SignatureInvalid
-from shared.signing import SigningKey, sign
+from shared.signing import PublicKey, SigningKey, sign
 
 _BASE = "base"
 Model = TypeVar("Model", Recipe, DatasetCard)
@@ -65,9 +67,12 @@ class Registry:
         store: RegistryStore,
         tokenizers: Tokenizers,
         maximum_rank: int = 256,
+        earlier_keys: Sequence[PublicKey] = (),
     ) -> None:
+        """`earlier_keys` signed cards before a rotation; those still close with the new key."""
         self._artifacts = artifacts
         self._key = key
+        self._trusted = (key.public, *earlier_keys)
         self._store = store
         self._tokenizers = tokenizers
         self._maximum_rank = maximum_rank
@@ -119,7 +124,7 @@ class Registry:
             or completed.adapter_id != registered.adapter_id
         ):
             raise _incomplete("rollout", f"is not of {registered.adapter_id}")
-        signed = open_card(self._artifacts.get(registered.card), [self._key.public])
+        signed = open_card(self._artifacts.get(registered.card), self._trusted)
         bundle = self._bundle(run, registered, signed, done)
         self._store.write(
             lambda ledger: _enter_promotion(ledger, registered, bundle, completed, done)
@@ -284,9 +289,12 @@ class Registry:
             adapter=card.training.adapter,
             key=self._key,
         )
+        verdict_of = (one.verdict for one in judged)
+        stages = [verdict for verdict in verdict_of if isinstance(verdict, StageJudged)]
         made = {
             **envelopes,
             layout.README: render(card).encode(),
+            layout.PAGE: page(card, stages, payload=signed.payload).encode(),
             layout.PUBLIC_KEY: self._key.public.pem,
         }
         files = {

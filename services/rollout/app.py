@@ -11,7 +11,7 @@ from shared.settings import Settings
 
 
 def create_app(settings: Settings) -> App:
-    """Rollout: four steps and a command on the bus, nothing beside them."""
+    """Rollout: its steps, commands and the alarm on the bus, nothing beside them."""
     bus = Bus(Service.ROLLOUT, settings)
     register(Steps(bus))
     return App(bus)

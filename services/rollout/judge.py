@@ -14,64 +14,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from contracts.job import AdaptationJob
 from contracts.measure import Comparison, Measurement, VerdictName
-from services.rollout.stage import REFERENCE_OUTCOMES, ArmCounts, Window
-from shared.statistics import (
-    compare_paired,
-    compare_two_samples,
-    difference_sequence,
-    evidence_below,
-    percentile_ratio,
-    proportion,
-)
+from services.rollout.limits import Limits, rate_below
+from services.rollout.measured import comparisons, measurements, p95_ratio, reach, share
+from services.rollout.stage import ArmCounts, Tail, Window
+from shared.statistics import difference_sequence, evidence_below
 
-CHECKS = 5
-"""Success, errors, schema, latency, decay against the stable arm."""
 SMALL_SAMPLE = 10
 """Below this an estimate outside its limits says little by itself; only evidence counts."""
 PROLONGED = 4
 """A stage whose estimate is outside its limits collects up to this many times its outcomes."""
-SLOW_SHARE = 0.05
-"""The share of requests above a 95th percentile."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What a candidate is held to while it sees live traffic."""
-
-    minimum_success: float
-    maximum_error_rate: float
-    minimum_validity: float
-    """Schema validity: what G4 admitted the candidate with."""
-    maximum_latency_ratio: float
-    maximum_decay: float
-    """Success below the stable arm's by more than this, as a proportion."""
-    level: float
-    stages: int
-
-    @classmethod
-    def of(cls, job: AdaptationJob) -> Limits:
-        policy = job.rollout
-        return cls(
-            minimum_success=policy.minimum_success,
-            maximum_error_rate=policy.maximum_error_rate,
-            minimum_validity=job.gates.minimum_validity,
-            maximum_latency_ratio=policy.maximum_latency_ratio,
-            maximum_decay=job.gates.maximum_decay,
-            level=job.gates.level,
-            stages=len(policy.stages) + 1,
-        )
-
-    @property
-    def check_error(self) -> float:
-        """The error each check of each stage may spend."""
-        return (1 - self.level) / (self.stages * CHECKS)
-
-    @property
-    def odds(self) -> float:
-        """The e-value that counts as evidence."""
-        return 1 / self.check_error
+TAIL = 0.05
+"""The share of values above a 95th percentile."""
+FEW = 3
+"""Fewer refusals or overrides than this raise no doubt by themselves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,27 +85,37 @@ def harm(window: Window, limits: Limits) -> list[str]:
     """What the outcomes prove against the candidate, in words; empty if nothing."""
     arm, odds = window.candidate, limits.odds
     found: list[str] = []
-    if _rate_below(limits.minimum_success, arm.successes, arm.judged, odds):
+    if arm.incidents:  # hard stops: one is enough (ERRATA 11)
+        found.append(f"{arm.incidents} confirmed safety incident(s)")
+    if arm.faults:
+        found.append(f"the adapter could not be loaded for {arm.faults} request(s)")
+    if rate_below(limits.minimum_success, arm.successes, arm.judged, odds):
         found.append(
-            f"success {_share(arm.successes, arm.judged)} is below {limits.minimum_success:.0%}"
+            f"success {share(arm.successes, arm.judged)} is below {limits.minimum_success:.0%}"
         )
-    if _rate_below(1 - limits.maximum_error_rate, arm.n - arm.errors, arm.n, odds):
-        found.append(f"errors {_share(arm.errors, arm.n)} above {limits.maximum_error_rate:.1%}")
-    if _rate_below(limits.minimum_validity, arm.valid, arm.with_schema, odds):
+    if rate_below(1 - limits.maximum_error_rate, arm.n - arm.errors, arm.n, odds):
+        found.append(f"errors {share(arm.errors, arm.n)} above {limits.maximum_error_rate:.1%}")
+    if rate_below(limits.minimum_validity, arm.valid, arm.with_schema, odds):
         found.append(
-            f"schema kept in {_share(arm.valid, arm.with_schema)}, below "
+            f"schema kept in {share(arm.valid, arm.with_schema)}, below "
             f"{limits.minimum_validity:.0%}"
         )
-    if _rate_below(1 - SLOW_SHARE, window.timed - window.slow, window.timed, odds):
+    for tail, what, ratio in _tails(window):
+        if rate_below(1 - TAIL, tail.n - tail.over, tail.n, odds):
+            found.append(f"{share(tail.over, tail.n)} {what} {ratio:g} times the stable arm's p95")
+    if rate_below(1 - limits.maximum_override_rate, *_not_overridden(arm), odds):
+        found.append(f"people overrode {share(arm.overrides, arm.n)}")
+    if _refuses_more(window, limits):
+        stable = window.stable
         found.append(
-            f"{_share(window.slow, window.timed)} took more than {limits.maximum_latency_ratio:g} "
-            "times the stable arm's p95"
+            f"refused {share(arm.refusals, arm.read)}, the stable arm "
+            f"{share(stable.refusals, stable.read)}"
         )
     if _decayed(window, limits):
         stable = window.stable
         found.append(
-            f"success {_share(arm.successes, arm.judged)} decayed against the stable arm's "
-            f"{_share(stable.successes, stable.judged)}"
+            f"success {share(arm.successes, arm.judged)} decayed against the stable arm's "
+            f"{share(stable.successes, stable.judged)}"
         )
     return found
 
@@ -162,96 +128,40 @@ def doubt(window: Window, limits: Limits) -> list[str]:
     found: list[str] = []
     if _estimate_below(limits.minimum_success, arm.successes, arm.judged):
         found.append(
-            f"success {_share(arm.successes, arm.judged)}, wanted {limits.minimum_success:.0%}"
+            f"success {share(arm.successes, arm.judged)}, wanted {limits.minimum_success:.0%}"
         )
     if _estimate_below(1 - limits.maximum_error_rate, arm.n - arm.errors, arm.n):
         found.append(
-            f"errors {_share(arm.errors, arm.n)}, at most {limits.maximum_error_rate:.1%} wanted"
+            f"errors {share(arm.errors, arm.n)}, at most {limits.maximum_error_rate:.1%} wanted"
         )
     if _estimate_below(limits.minimum_validity, arm.valid, arm.with_schema):
         found.append(
-            f"schema kept in {_share(arm.valid, arm.with_schema)}, wanted "
+            f"schema kept in {share(arm.valid, arm.with_schema)}, wanted "
             f"{limits.minimum_validity:.0%}"
         )
-    if (ratio := latency_ratio(window)) is not None and ratio > limits.maximum_latency_ratio:
-        found.append(
-            f"p95 latency {ratio:.1f} times the stable arm's, at most "
-            f"{limits.maximum_latency_ratio:g} wanted"
-        )
+    for what, quantity, most in (
+        ("latency", "latencies_ms", limits.maximum_latency_ratio),
+        ("tokens", "tokens", limits.maximum_cost_ratio),
+        ("perplexity", "perplexities", limits.maximum_drift),
+    ):
+        ratio = p95_ratio(window, quantity)
+        if ratio is not None and ratio > most:
+            found.append(f"p95 {what} {ratio:.1f} times the stable arm's, at most {most:g} wanted")
+    if arm.overrides >= FEW and arm.overrides > limits.maximum_override_rate * arm.n:
+        found.append(f"people overrode {share(arm.overrides, arm.n)}")
+    more = _refusal_increase(window)
+    if arm.refusals >= FEW and more is not None and more > limits.maximum_refusal_increase:
+        found.append(f"refused {share(arm.refusals, arm.read)}, {100 * more:.0f} points more")
     return found
-
-
-def latency_ratio(window: Window) -> float | None:
-    """Candidate p95 over stable p95; None while an arm is too small to have one."""
-    arms = window.candidate, window.stable
-    if min(len(a.latencies_ms) for a in arms) < REFERENCE_OUTCOMES:
-        return None
-    return window.candidate.latency_ms(95) / window.stable.latency_ms(95)
-
-
-def reach(window: Window, limits: Limits) -> str:
-    """What this sample could have shown, so that a pass is not read as more than it is (G9)."""
-    n = window.candidate.judged
-    outcomes = f"{n} outcome{'' if n == 1 else 's'}"
-    if not _rate_below(limits.minimum_success, 0, n, limits.odds):
-        return f"{outcomes}: too few to prove harm, even if every request had failed"
-    shown = max(s for s in range(n + 1) if _rate_below(limits.minimum_success, s, n, limits.odds))
-    if shown == 0:
-        return f"{outcomes}: only a failure of every request would show"
-    text = f"{outcomes}: a success of {shown / n:.0%} or less would show"
-    detectable = next((c.detectable for c in comparisons(window, limits)), None)
-    if detectable is not None and detectable < 1:
-        text += (
-            f", and a change of {100 * detectable:.0f} points against the stable arm (80 % power)"
-        )
-    return text
-
-
-def measurements(window: Window, level: float) -> tuple[Measurement, ...]:
-    """Every rate with its interval and n, per arm; latencies; the ratio of the p95s."""
-    found = [*_arm("candidate", window.candidate, level), *_arm("stable", window.stable, level)]
-    fast, slow = window.stable.latencies_ms, window.candidate.latencies_ms
-    if fast and slow:
-        found.append(percentile_ratio("latency_p95_ratio", fast, slow, level=level))
-    if window.stage == "shadow" and window.pairs.n:
-        agreed = window.pairs.both + window.pairs.neither
-        found.append(proportion("agreement", agreed, window.pairs.n, level))
-    return tuple(found)
-
-
-def comparisons(window: Window, limits: Limits) -> tuple[Comparison, ...]:
-    """Success against the stable arm: paired in shadow, independent samples in a canary."""
-    pairs, stable, candidate = window.pairs, window.stable, window.candidate
-    if window.stage == "shadow":
-        if not pairs.n:
-            return ()
-        cells = (
-            [(1.0, 1.0)] * pairs.both
-            + [(1.0, 0.0)] * pairs.lost
-            + [(0.0, 1.0)] * pairs.gained
-            + [(0.0, 0.0)] * pairs.neither
-        )
-        before, after = zip(*cells, strict=True)
-        return (compare_paired("success", before, after, level=limits.level),)
-    if not stable.judged or not candidate.judged:
-        return ()
-    return (
-        compare_two_samples(
-            "success",
-            (stable.successes, stable.judged),
-            (candidate.successes, candidate.judged),
-            level=limits.level,
-        ),
-    )
 
 
 def _verdict(verdict: VerdictName, text: str, window: Window, limits: Limits) -> Verdict:
     arm = window.candidate
-    latency = latency_ratio(window)
+    latency = p95_ratio(window, "latencies_ms")
     facts = [
-        f"success {_share(arm.successes, arm.judged)}",
-        f"errors {_share(arm.errors, arm.n)}",
-        f"schema {_share(arm.valid, arm.with_schema)}",
+        f"success {share(arm.successes, arm.judged)}",
+        f"errors {share(arm.errors, arm.n)}",
+        f"schema {share(arm.valid, arm.with_schema)}",
         "p95 latency " + ("not comparable" if latency is None else f"{latency:.2f} x stable"),
     ]
     return Verdict(
@@ -260,20 +170,6 @@ def _verdict(verdict: VerdictName, text: str, window: Window, limits: Limits) ->
         measurements=measurements(window, limits.level),
         comparisons=comparisons(window, limits),
     )
-
-
-def _arm(name: str, arm: ArmCounts, level: float) -> list[Measurement]:
-    rates = [
-        proportion(f"{name}_success", arm.successes, arm.judged, level),
-        proportion(f"{name}_error_rate", arm.errors, arm.n, level),
-        proportion(f"{name}_schema_validity", arm.valid, arm.with_schema, level),
-    ]
-    if not arm.latencies_ms:
-        return rates
-    n = len(arm.latencies_ms)
-    return rates + [
-        Measurement(name=f"{name}_latency_p{q}_ms", value=arm.latency_ms(q), n=n) for q in (50, 95)
-    ]
 
 
 def _decayed(window: Window, limits: Limits) -> bool:
@@ -305,18 +201,41 @@ def _decayed(window: Window, limits: Limits) -> bool:
     return interval.high < -limits.maximum_decay
 
 
-def _rate_below(threshold: float, successes: int, n: int, odds: float) -> bool:
-    """Evidence that a rate is below `threshold`. A limit of 1 is broken by one failure."""
-    if threshold >= 1:
-        return successes < n
-    if successes >= threshold * n:  # every likelihood ratio is at most 1
+def _tails(window: Window) -> tuple[tuple[Tail, str, float], ...]:
+    ratios = window.ratios
+    return (
+        (window.latency, "took more than", ratios.latency),
+        (window.cost, "cost more tokens than", ratios.cost),
+        (window.drift, "had a perplexity above", ratios.drift),
+    )
+
+
+def _not_overridden(arm: ArmCounts) -> tuple[int, int]:
+    return max(0, arm.n - arm.overrides), arm.n
+
+
+def _refusal_increase(window: Window) -> float | None:
+    stable, candidate = window.stable, window.candidate
+    if not stable.read or not candidate.read:
+        return None
+    return candidate.refusals / candidate.read - stable.refusals / stable.read
+
+
+def _refuses_more(window: Window, limits: Limits) -> bool:
+    """Whether the candidate refuses more than the stable arm by more than the margin.
+
+    The joined sequences hold whether or not the arms answered the same requests.
+    """
+    more = _refusal_increase(window)
+    if more is None or more <= limits.maximum_refusal_increase:
         return False
-    return evidence_below(threshold, successes, n) >= odds
+    interval = difference_sequence(
+        (window.stable.refusals, window.stable.read),
+        (window.candidate.refusals, window.candidate.read),
+        level=1 - limits.check_error,
+    )
+    return interval.low > limits.maximum_refusal_increase
 
 
 def _estimate_below(threshold: float, successes: int, n: int) -> bool:
     return n >= SMALL_SAMPLE and successes / n < threshold
-
-
-def _share(part: int, n: int) -> str:
-    return f"{part} of {n} ({part / n:.1%})" if n else "of none"

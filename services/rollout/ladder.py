@@ -55,8 +55,10 @@ def rung_after(policy: RolloutPolicy, percent: int) -> CanaryStage | None:
     return next((s for s in policy.stages if s.percent > percent), None)
 
 
-def decide(run: Run, judged: StageJudged, *, since: int, incumbent: str) -> Event:
-    """What follows a verdict."""
+def decide(run: Run, judged: StageJudged, *, since: int, incumbent: str) -> Event | None:
+    """What follows a verdict. Nothing but a rollback moves a run that is held."""
+    if run.status == "held" and judged.verdict != "failed":
+        return None
     about = {"deployment": judged.deployment, "adapter_id": judged.adapter_id}
     if judged.verdict == "failed":
         return RolledBack(
@@ -122,6 +124,36 @@ def released(run: Run, *, since: int) -> StageStarted | None:
         return stage.model_copy(update={"since": since})
     rung = rung_after(policy_of(run), stage.percent)
     return _canary(stage.deployment, stage.adapter_id, rung.percent, since) if rung else None
+
+
+def in_rollout(run: Run) -> bool:
+    """Whether a candidate of the run is, or waits to be, on its deployment."""
+    return run.registered is not None and not run.closed and run.promoted is None
+
+
+def held_by_hand(run: Run, reason: str) -> RolloutHeld | None:
+    """The hold a person asks for; None if nothing moves that could be held."""
+    if run.stage is None or run.status != "active":
+        return None
+    return RolloutHeld(
+        deployment=run.stage.deployment,
+        adapter_id=run.stage.adapter_id,
+        reason=f"{run.stage.label}: held by hand" + (f": {reason}" if reason else ""),
+        mend="`sluice approve` goes on; `sluice rollback` ends the rollout",
+    )
+
+
+def rolled_back(run: Run, *, to: str, reason: str, mend: str) -> RolledBack | None:
+    """The end of a rollout for a reason of somebody else's; None if there is no rollout to end."""
+    if run.registered is None or not in_rollout(run):
+        return None
+    return RolledBack(
+        deployment=run.registered.deployment,
+        adapter_id=run.registered.adapter_id,
+        to=to,
+        reason=f"{run.stage.label}: {reason}" if run.stage else reason,
+        mend=mend,
+    )
 
 
 def newest_hold(run: Run) -> Recorded:

@@ -14,10 +14,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from contracts.rollout import StageName
-from contracts.telemetry import Arm, Outcome
+from contracts.telemetry import Arm, Feedback, FeedbackKind, Outcome
 
 REFERENCE_OUTCOMES = 20
-"""Stable latencies below this number say too little about a 95th percentile."""
+"""Stable values below this number say too little about a 95th percentile."""
+HARD_FAULTS = frozenset({"AdapterRefused", "ArtifactCorrupt"})
+"""Errors of an adapter that no other request could escape."""
 
 
 @dataclass(slots=True)
@@ -31,8 +33,23 @@ class ArmCounts:
     successes: int = 0
     with_schema: int = 0
     valid: int = 0
+    tool_calls: int = 0
+    tool_calls_valid: int = 0
+    read: int = 0
+    """Answers that somebody looked at for a refusal."""
+    refusals: int = 0
+    faults: int = 0
+    """Adapters that could not be loaded: the next request fails alike."""
+    overrides: int = 0
+    """Answers that people had to override."""
+    incidents: int = 0
+    """Confirmed safety incidents."""
     latencies_ms: list[float] = field(default_factory=list)
     """Of requests that were answered, ascending."""
+    tokens: list[float] = field(default_factory=list)
+    """Read and written, of requests that were answered, ascending."""
+    perplexities: list[float] = field(default_factory=list)
+    """Of answers, ascending."""
 
     def add(self, outcome: Outcome) -> None:
         self.n += 1
@@ -44,8 +61,18 @@ class ArmCounts:
         if outcome.schema_valid is not None:
             self.with_schema += 1
             self.valid += outcome.schema_valid
-        if outcome.error is None:
-            insort(self.latencies_ms, max(outcome.latency_ms, 1e-3))
+        if outcome.tool_call_valid is not None:
+            self.tool_calls += 1
+            self.tool_calls_valid += outcome.tool_call_valid
+        if outcome.refused is not None:
+            self.read += 1
+            self.refusals += outcome.refused
+        self.faults += outcome.error in HARD_FAULTS
+        for kept, value in zip(
+            (self.latencies_ms, self.tokens, self.perplexities), magnitudes(outcome), strict=True
+        ):
+            if value is not None:
+                insort(kept, value)
 
     def latency_ms(self, q: float) -> float:
         """The `q`-th percentile; NaN if nothing was answered."""
@@ -79,24 +106,41 @@ class Pairs:
                 self.neither += 1
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ratios:
+    """How far beyond the stable arm's 95th percentile a candidate may go."""
+
+    latency: float = 3.0
+    cost: float = 1.5
+    drift: float = 1.5
+
+
+@dataclass(slots=True)
+class Tail:
+    """How many of the candidate's values lay beyond what few of the stable arm's reach."""
+
+    n: int = 0
+    """Values that had a reference to be held against."""
+    over: int = 0
+    """Of those, the ones above the ratio times the stable arm's p95 of that moment."""
+
+
 @dataclass(slots=True)
 class Window:
     """The fold of a stage's outcomes."""
 
     stage: StageName
     adapter_id: str
-    latency_limit: float
-    """Candidate p95 over stable p95 that is still acceptable."""
+    ratios: Ratios = field(default_factory=Ratios)
     candidate: ArmCounts = field(default_factory=ArmCounts)
     stable: ArmCounts = field(default_factory=ArmCounts)
     pairs: Pairs = field(default_factory=Pairs)
     mirrored: int = 0
     """Requests with an outcome on both arms."""
-    timed: int = 0
-    """Candidate latencies that had a reference to be held against."""
-    slow: int = 0
-    """Of those, the ones above `latency_limit` times the stable arm's p95 of that moment."""
-    _seen: set[tuple[str, Arm]] = field(default_factory=set)
+    latency: Tail = field(default_factory=Tail)
+    cost: Tail = field(default_factory=Tail)
+    drift: Tail = field(default_factory=Tail)
+    _seen: set[tuple[str, Arm | FeedbackKind]] = field(default_factory=set)
     _waiting: dict[str, Outcome] = field(default_factory=dict)
 
     @property
@@ -112,7 +156,7 @@ class Window:
             return False
         self._seen.add(key)
         if candidate:
-            self._time(outcome)
+            self._compare(outcome)
             self.candidate.add(outcome)
         else:
             self.stable.add(outcome)
@@ -125,11 +169,35 @@ class Window:
         if outcome.arm == "stable":
             self.add(outcome)
 
-    def _time(self, outcome: Outcome) -> None:
-        if outcome.error is None and len(self.stable.latencies_ms) >= REFERENCE_OUTCOMES:
-            self.timed += 1
-            limit_ms = self.latency_limit * upper_p95(self.stable.latencies_ms)
-            self.slow += outcome.latency_ms > limit_ms
+    def count(self, signal: Outcome | Feedback) -> bool:
+        """`add` or `add_feedback`."""
+        if isinstance(signal, Feedback):
+            return self.add_feedback(signal)
+        return self.add(signal)
+
+    def add_feedback(self, feedback: Feedback) -> bool:
+        """Count what a person made of an answer of this stage; False if it is none of its own."""
+        arm = self.candidate if feedback.model == self.adapter_id else self.stable
+        key = (feedback.request_id, feedback.kind)
+        answered = any((feedback.request_id, seen) in self._seen for seen in (self.stage, "stable"))
+        if key in self._seen or not (answered or feedback.kind == "safety_incident"):
+            return False
+        self._seen.add(key)
+        arm.overrides += feedback.kind == "override"
+        arm.incidents += feedback.kind == "safety_incident"
+        return True
+
+    def _compare(self, outcome: Outcome) -> None:
+        stable, ratios = self.stable, self.ratios
+        tails = (
+            (self.latency, stable.latencies_ms, ratios.latency),
+            (self.cost, stable.tokens, ratios.cost),
+            (self.drift, stable.perplexities, ratios.drift),
+        )
+        for (tail, reference, ratio), value in zip(tails, magnitudes(outcome), strict=True):
+            if value is not None and len(reference) >= REFERENCE_OUTCOMES:
+                tail.n += 1
+                tail.over += value > ratio * upper_p95(reference)
 
     def _pair(self, outcome: Outcome) -> None:
         other = self._waiting.pop(outcome.request_id, None)
@@ -148,11 +216,20 @@ def succeeded(outcome: Outcome) -> bool | None:
     return False if outcome.error is not None else outcome.task_success
 
 
-def window_of(
-    outcomes: Iterable[Outcome], *, stage: StageName, adapter_id: str, latency_limit: float = 3.0
-) -> Window:
+def magnitudes(outcome: Outcome) -> tuple[float | None, float | None, float | None]:
+    """Latency in ms, tokens, perplexity of the answer; None where the outcome has none."""
+    if outcome.error is not None:
+        return None, None, None
+    tokens = outcome.prompt_tokens + outcome.completion_tokens
+    perplexity = None
+    if outcome.answer_logprob is not None and outcome.completion_tokens:
+        perplexity = math.exp(min(-outcome.answer_logprob / outcome.completion_tokens, 700.0))
+    return max(outcome.latency_ms, 1e-3), float(tokens) if tokens else None, perplexity
+
+
+def window_of(outcomes: Iterable[Outcome], *, stage: StageName, adapter_id: str) -> Window:
     """The window after `outcomes`."""
-    window = Window(stage=stage, adapter_id=adapter_id, latency_limit=latency_limit)
+    window = Window(stage=stage, adapter_id=adapter_id)
     for outcome in outcomes:
         window.add(outcome)
     return window

@@ -16,6 +16,7 @@ from jsonschema.validators import validator_for
 
 from services.serving.grounding import citations_supported, grounding
 from shared.chat import signature
+from shared.scoring.refusal import refuses
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,7 @@ class Judgement:
     tool_call_valid: bool | None = None
     grounding: float | None = None
     citations_supported: bool | None = None
+    refused: bool | None = None
 
 
 def judge(
@@ -97,6 +99,7 @@ def judge(
         tool_call_valid=schema_valid(text, tools=tools) if tools else None,
         grounding=grounding(text, documents),
         citations_supported=citations_supported(text, documents),
+        refused=refuses(text),
     )
 
 

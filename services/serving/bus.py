@@ -27,7 +27,8 @@ from shared.bundles import open_card
 from shared.errors import SluiceError, TransientError
 from shared.messaging.cancellation import heed_cancellation
 from shared.messaging.tail import last_sequence, sequence_of, tail
-from shared.signing import PublicKey
+from shared.metrics import Answers
+from shared.signing import load_ring
 
 log = logging.getLogger("sluice.serving")
 
@@ -128,7 +129,7 @@ class Projection:
 
     def _require_card(self, event: CandidateRegistered) -> None:
         """The card must verify and be about this adapter. Raises SignatureInvalid and others."""
-        signed = open_card(self._artifacts.get(event.card), [PublicKey.load(self._registry_key)])
+        signed = open_card(self._artifacts.get(event.card), load_ring(self._registry_key))
         if (signed.card.adapter_id, signed.card.training.adapter) != (
             event.adapter_id,
             event.adapter,
@@ -142,12 +143,14 @@ class TelemetrySink:
     def __init__(self, jetstream: Callable[[], JetStreamContext]) -> None:
         self._jetstream = jetstream
         self._queue: asyncio.Queue[Outcome | Feedback] = asyncio.Queue(OUTCOMES_IN_FLIGHT)
+        self._answers = Answers()
         self.dropped = 0
 
     async def emit(self, signal: Outcome | Feedback) -> None:
         """Only deployments are observed: the base or an adapter asked by name has no rollout."""
         if signal.deployment in UNOBSERVED:
             return
+        self._answers.record(signal)
         try:
             self._queue.put_nowait(signal)
         except asyncio.QueueFull:

@@ -210,6 +210,7 @@ class Answer:
                 tool_call_valid=found.tool_call_valid,
                 grounding=found.grounding,
                 citations_supported=found.citations_supported,
+                refused=found.refused,
                 answer_logprob=done.answer_logprob if done else None,
             )
         )

@@ -24,14 +24,14 @@ class SignedCard:
     """Adapter file, relative to the adapter folder → digest."""
 
 
-def open_card(envelope: bytes, keys: Sequence[PublicKey]) -> SignedCard:
+def open_card(envelope: bytes, keys: Sequence[PublicKey], *, threshold: int = 1) -> SignedCard:
     """The card in `envelope`, whose subjects must be the adapter it describes.
 
     Raises:
         SignatureInvalid: not signed by `keys`, not a card, or about other files than it says.
 
     """
-    statement = open_envelope(envelope, keys, predicate_type=CARD_TYPE)
+    statement = open_envelope(envelope, keys, predicate_type=CARD_TYPE, threshold=threshold)
     try:
         card = AdaptationCard.model_validate(statement.predicate)
     except ValidationError as error:

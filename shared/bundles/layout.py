@@ -5,6 +5,7 @@
     attestations/00-G2.dsse.json   one verdict each, in log order, each naming the one before
     promotion.dsse.json            closes the chain; its subjects are all other files
     README.md                      model card in Hugging Face's format
+    card.html                      the same for people, with plots
     signing-key.pub                a copy of the key to verify with
 
 A candidate's bundle has the card and the adapter only.
@@ -21,6 +22,7 @@ from shared.artifacts import Tree
 CARD = "card.dsse.json"
 PROMOTION = "promotion.dsse.json"
 README = "README.md"
+PAGE = "card.html"
 PUBLIC_KEY = "signing-key.pub"
 ADAPTER = "adapter/"
 ATTESTATIONS = "attestations/"

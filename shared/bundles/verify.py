@@ -1,13 +1,13 @@
-"""Verify a bundle offline: a folder and a public key in, every link with its reason out (R3, R4).
+"""Verify a bundle offline: a folder and public keys in, every link with its reason out (R3, R4).
 
-The trusted key comes from the caller; the copy inside the bundle must equal it. Every byte of the
-folder is covered: adapter files by the card, each attestation by its signature and its successor,
-everything by the promotion. What cannot be verified, for whatever reason, has failed.
+The trusted keys come from the caller; the copy inside the bundle must equal one of them. Every byte
+of the folder is covered: adapter files by the card, each attestation by its signature and its
+successor, everything by the promotion. What cannot be verified, for whatever reason, has failed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -59,14 +59,22 @@ class Verification:
 
 
 def verify_bundle(
-    folder: Path, public_key: PublicKey, revocations: Mapping[str, bytes] | None = None
+    folder: Path,
+    keys: PublicKey | Sequence[PublicKey],
+    revocations: Mapping[str, bytes] | None = None,
+    *,
+    threshold: int = 1,
 ) -> Verification:
-    """Check the bundle in `folder` against `public_key`. Never raises for what it finds there.
+    """Check the bundle in `folder` against the trusted `keys`. Never raises for what it finds.
+
+    `threshold` signatures must be on the document that closes the bundle: its promotion, or the
+    card of a candidate.
 
     `revocations` are signed revocations by the name to report them under. One that cannot be read
     fails the bundle: it might be the one that matters.
     """
-    bundle = _Bundle(folder=folder, key=public_key)
+    trusted = (keys,) if isinstance(keys, PublicKey) else tuple(keys)
+    bundle = _Bundle(folder=folder, keys=trusted, threshold=threshold)
     try:
         bundle.check()
         bundle.heed(revocations or {})
@@ -85,7 +93,8 @@ def verify_bundle(
 @dataclass(slots=True)
 class _Bundle:
     folder: Path
-    key: PublicKey
+    keys: tuple[PublicKey, ...]
+    threshold: int
     links: dict[str, str] = field(default_factory=dict)
     """Link → why it fails; empty where it holds."""
     files: dict[str, Digest] = field(default_factory=dict)
@@ -115,7 +124,7 @@ class _Bundle:
         """Fail what a revocation names, by its id or by its adapter's digest."""
         for name, envelope in revocations.items():
             try:
-                statement = open_envelope(envelope, [self.key], predicate_type=REVOCATION_TYPE)
+                statement = open_envelope(envelope, self.keys, predicate_type=REVOCATION_TYPE)
                 revoked = Revocation.model_validate(statement.predicate)
             except (SluiceError, ValueError) as error:
                 self.fault(name, f"is no revocation of the trusted key: {error}")
@@ -129,9 +138,11 @@ class _Bundle:
     def _read(self, name: str) -> bytes:
         return read_bounded(self.folder / name, MAXIMUM_ENVELOPE_BYTES)
 
-    def _open(self, name: str, predicate_type: str) -> Statement | None:
+    def _open(self, name: str, predicate_type: str, threshold: int = 1) -> Statement | None:
         try:
-            return open_envelope(self._read(name), [self.key], predicate_type=predicate_type)
+            return open_envelope(
+                self._read(name), self.keys, predicate_type=predicate_type, threshold=threshold
+            )
         except (SluiceError, OSError, ValueError) as error:
             self.fault(name, str(error))
             return None
@@ -147,12 +158,16 @@ class _Bundle:
                 self.fault(marker, "names another tree than the one it lies in")
 
     def _public_key(self) -> None:
-        if layout.PUBLIC_KEY in self.files and self._read(layout.PUBLIC_KEY) != self.key.pem:
-            self.fault(layout.PUBLIC_KEY, "is not the trusted key")
+        trusted = {key.pem for key in self.keys}
+        if layout.PUBLIC_KEY in self.files and self._read(layout.PUBLIC_KEY) not in trusted:
+            self.fault(layout.PUBLIC_KEY, "is not a trusted key")
 
     def _card(self) -> None:
         try:
-            self.card = open_card(self._read(layout.CARD), [self.key])
+            closes = layout.PROMOTION not in self.links
+            self.card = open_card(
+                self._read(layout.CARD), self.keys, threshold=self.threshold if closes else 1
+            )
         except (SluiceError, OSError, ValueError) as error:
             missing = layout.CARD not in self.links
             self.fault(layout.CARD, "is missing" if missing else str(error))
@@ -187,7 +202,7 @@ class _Bundle:
             yield Opened(path, made, statement.payload if statement else None)
 
     def _promotion(self, opened: list[Opened]) -> None:
-        statement = self._open(layout.PROMOTION, PROMOTION_TYPE)
+        statement = self._open(layout.PROMOTION, PROMOTION_TYPE, self.threshold)
         if statement is None:
             return
         promotion = Promotion.model_validate(statement.predicate)

@@ -77,9 +77,13 @@ class Bus:
             raise Misconfigured("the broker is not connected yet")
         return connection
 
+    def expects(self, consumer: Consumer) -> None:
+        """Check at start that this consumer exists as declared."""
+        self._consumers.append(consumer)
+
     def subscriber(self, consumer: Consumer, *, workers: int = 1) -> Any:
         """A FastStream subscriber bound to a durable consumer of the topology."""
-        self._consumers.append(consumer)
+        self.expects(consumer)
         extra: dict[str, Any] = {"max_workers": workers} if workers > 1 else {}
         return self.broker.subscriber(
             consumer.filters[0],

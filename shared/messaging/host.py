@@ -20,7 +20,7 @@ from typing import Any
 
 from contracts import subjects
 from contracts.base import Service
-from shared import telemetry
+from shared import metrics, telemetry
 from shared.errors import SluiceError
 from shared.messaging.broker import EX_CONFIG, EX_UNAVAILABLE, Bus
 from shared.settings import Settings
@@ -101,6 +101,9 @@ def host(
         logging.getLogger(noisy).setLevel(logging.WARNING)
     telemetry.configure(service, home=settings.home, otlp_endpoint=settings.otlp_endpoint)
     try:
+        metrics.configure(
+            service, otlp_endpoint=settings.otlp_endpoint, first_port=settings.metrics_port
+        )
         asyncio.run(serve(create_app(settings)))
     except SluiceError as error:
         print(f"{service}: {error}\n  mend: {error.mend}", file=sys.stderr)

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import random
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -95,9 +96,27 @@ class RunLog:
             RunClosed: the run has ended and `reopen` is not set.
             TransientError: the broker does not answer; the caller's trigger is redelivered.
         """
-        identity = event_id(ref, event, key or cause)
+        return await self.decide(ref, lambda _: event, cause=cause, key=key, reopen=reopen)
+
+    async def decide(
+        self,
+        ref: RunRef,
+        decision: Callable[[Run], Event | None],
+        *,
+        cause: str,
+        key: str | None = None,
+        reopen: bool = False,
+    ) -> Run:
+        """State what follows from the run as it is at the moment of writing; None states nothing.
+
+        When another fact comes first, `decision` is asked again. Otherwise as `append`.
+        """
         while True:
             run = await self.load(ref)
+            event = decision(run)
+            if event is None:
+                return run
+            identity = event_id(ref, event, key or cause)
             if identity in run.ids:
                 return run
             if run.closed and not reopen:

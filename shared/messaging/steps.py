@@ -111,6 +111,7 @@ class Step:
 
 Handler = Callable[[Step], Awaitable[Event | None]]
 CommandHandler = Callable[[RunRef, Msg], Awaitable[None]]
+MessageHandler = Callable[[Msg], Awaitable[None]]
 Done = Callable[[Run, Recorded], bool]
 
 
@@ -189,6 +190,21 @@ class Steps:
                     attributes={"messaging.destination.name": raw.subject},
                 ):
                     await handler(ref_of(raw), raw)
+
+            self.bus.subscriber(row)(receive)
+            return handler
+
+        return register
+
+    def messages(self, purpose: str) -> Callable[[MessageHandler], MessageHandler]:
+        """Register a handler for messages that speak of no run. It must be safe to run twice."""
+        row = consumer(self.bus.service, purpose)
+
+        def register(handler: MessageHandler) -> MessageHandler:
+            _check_wiring(handler, takes=1, name=row.durable)
+
+            async def receive(message: NatsMessage) -> None:
+                await handler(message.raw_message)
 
             self.bus.subscriber(row)(receive)
             return handler

@@ -3,9 +3,11 @@
 A *statement* (in-toto v1) binds a predicate, such as an Adaptation Card, to subjects: names with
 SHA-256 digests. Its RFC 8785 canonical JSON is the payload of a DSSE envelope, signed with Ed25519.
 
-There is exactly one valid spelling of an envelope. Opening one re-serializes what was read and
-compares bytes, so unknown fields, duplicate keys, white space and loose base64 are all rejected,
-and a flipped bit anywhere in the file is noticed even where the signature does not reach.
+An envelope may carry several signatures: each must be by a trusted key, or a flipped bit in one
+would go unnoticed. There is exactly one valid spelling of an envelope. Opening one re-serializes
+what was read and compares bytes, so unknown fields, duplicate keys, white space and loose base64
+are all rejected, and a flipped bit anywhere in the file is noticed even where no signature
+reaches.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ class Statement:
     subjects: dict[str, Digest]
     payload: Digest
     """Digest of the payload: what later links of a chain point at."""
-    key_id: str
+    key_ids: tuple[str, ...]
+    """Who signed, ascending."""
 
 
 def sign(
@@ -77,17 +80,36 @@ def sign(
     return rfc8785.dumps(envelope.to_dict())
 
 
+def countersign(envelope: bytes, keys: Sequence[PublicKey], signer: SigningKey) -> bytes:
+    """The envelope with one more signature, for whoever asks for two (`threshold`).
+
+    Raises:
+        SignatureInvalid: it does not verify with `keys`, or `signer` has signed it already.
+
+    """
+    if signer.public.key_id in open_envelope(envelope, keys).key_ids:
+        raise SignatureInvalid(f"the key {signer.public.key_id[:16]} has signed it already")
+    read = Envelope.from_dict(json.loads(envelope))
+    read.sign(signer.signer)
+    read.signatures = dict(sorted(read.signatures.items()))
+    return rfc8785.dumps(read.to_dict())
+
+
 def open_envelope(
-    content: bytes, keys: Sequence[PublicKey], *, predicate_type: str | None = None
+    content: bytes,
+    keys: Sequence[PublicKey],
+    *,
+    predicate_type: str | None = None,
+    threshold: int = 1,
 ) -> Statement:
-    """The statement inside `content`, signed by one of `keys`.
+    """The statement inside `content`, signed by at least `threshold` of `keys` and nobody else.
 
     Raises:
         SignatureInvalid: for anything whatever that is not exactly what `sign` writes.
 
     """
     try:
-        return _open(content, keys, predicate_type)
+        return _open(content, keys, predicate_type, threshold)
     except SignatureInvalid:
         raise
     except Exception as error:  # a verifier that crashes has not verified
@@ -101,7 +123,9 @@ def payload_digest(envelope: bytes) -> Digest:
     return digest_of(Envelope.from_dict(json.loads(envelope)).payload)
 
 
-def _open(content: bytes, keys: Sequence[PublicKey], predicate_type: str | None) -> Statement:
+def _open(
+    content: bytes, keys: Sequence[PublicKey], predicate_type: str | None, threshold: int
+) -> Statement:
     if len(content) > MAXIMUM_ENVELOPE_BYTES:
         raise SignatureInvalid(f"envelope is larger than {MAXIMUM_ENVELOPE_BYTES} bytes")
     envelope = Envelope.from_dict(_parse(content))
@@ -109,21 +133,33 @@ def _open(content: bytes, keys: Sequence[PublicKey], predicate_type: str | None)
         raise SignatureInvalid("envelope is not in its canonical form")
     if envelope.payload_type != PAYLOAD_TYPE:
         raise SignatureInvalid(f"payload type is {envelope.payload_type!r}")
-    signatures = list(envelope.signatures.values())
-    if len(signatures) != 1 or signatures[0].unrecognized_fields:
-        raise SignatureInvalid("envelope holds other than one plain signature")
-    by_id = {key.key_id: key for key in keys}
-    key = by_id.get(signatures[0].keyid)
-    if key is None:
+    signers = _signers(envelope, keys)
+    if len(signers) < max(1, threshold):
         raise SignatureInvalid(
-            f"signed by the unknown key {signatures[0].keyid[:16]}",
-            mend="verify with the public key of the registry that signed it",
+            f"carries {len(signers)} signature(s), {threshold} wanted",
+            mend="let another key holder run `sluice countersign`",
         )
-    envelope.verify([key.verifier], threshold=1)
-    return _statement(envelope.payload, key.key_id, predicate_type)
+    for key in signers:
+        envelope.verify([key.verifier], threshold=1)
+    return _statement(envelope.payload, tuple(key.key_id for key in signers), predicate_type)
 
 
-def _statement(payload: bytes, key_id: str, expected_type: str | None) -> Statement:
+def _signers(envelope: Envelope, keys: Sequence[PublicKey]) -> list[PublicKey]:
+    by_id = {key.key_id: key for key in keys}
+    signatures = list(envelope.signatures.values())
+    ids = [signature.keyid for signature in signatures]
+    if not ids or ids != sorted(set(ids)) or any(s.unrecognized_fields for s in signatures):
+        raise SignatureInvalid("envelope holds other than plain signatures, ordered by key")
+    for key_id in ids:
+        if key_id not in by_id:
+            raise SignatureInvalid(
+                f"signed by the unknown key {key_id[:16]}",
+                mend="verify with the public keys of the registry that signed it",
+            )
+    return [by_id[key_id] for key_id in ids]
+
+
+def _statement(payload: bytes, key_ids: tuple[str, ...], expected_type: str | None) -> Statement:
     read = _parse(payload)
     if rfc8785.dumps(read) != payload:
         raise SignatureInvalid("payload is not in its canonical form")
@@ -141,7 +177,7 @@ def _statement(payload: bytes, key_id: str, expected_type: str | None) -> Statem
         predicate=read["predicate"],
         subjects=subjects,
         payload=digest_of(payload),
-        key_id=key_id,
+        key_ids=key_ids,
     )
 
 

@@ -2,11 +2,15 @@
 
 The private key is created at the first start, readable by its owner alone. The public key lies
 next to it as PEM; its key id is securesystemslib's: SHA-256 over the key's canonical JSON.
+
+A rotation puts a new key in the old one's place. The `.pub` file then holds both public keys,
+newest first, so what the old key signed still verifies until somebody takes it out.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import stat
 import tempfile
 from dataclasses import dataclass, field
@@ -26,6 +30,8 @@ from securesystemslib.signer import CryptoSigner, SSlibKey  # type: ignore[attr-
 from shared.errors import Misconfigured
 
 _MAXIMUM_PEM_BYTES = 4096
+_MAXIMUM_RING_BYTES = 64 << 10
+_PEM_BLOCK = re.compile(rb"-----BEGIN PUBLIC KEY-----\n.+?-----END PUBLIC KEY-----\n?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +62,23 @@ class PublicKey:
             raise Misconfigured("not an Ed25519 public key", mend=mend)
         return cls.of(key)
 
-    @classmethod
-    def load(cls, path: Path) -> PublicKey:
-        """The public key in the file at `path`. Raises Misconfigured."""
-        try:
-            with path.open("rb") as source:
-                return cls.from_pem(source.read(_MAXIMUM_PEM_BYTES))
-        except OSError as error:
-            raise Misconfigured(
-                f"cannot read the public key {path}: {error.strerror}",
-                mend="check the path; the registry writes the key at its first start",
-            ) from error
+
+def load_ring(path: Path) -> tuple[PublicKey, ...]:
+    """Every public key in the file at `path`, newest first. Raises Misconfigured."""
+    try:
+        with path.open("rb") as source:
+            content = source.read(_MAXIMUM_RING_BYTES)
+    except OSError as error:
+        raise Misconfigured(
+            f"cannot read the public key {path}: {error.strerror}",
+            mend="check the path; the registry writes the key at its first start",
+        ) from error
+    blocks = _PEM_BLOCK.findall(content)
+    if not blocks:
+        raise Misconfigured(
+            f"{path} holds no public key in PEM", mend="give the .pub file that the registry wrote"
+        )
+    return tuple(PublicKey.from_pem(block) for block in blocks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,23 +125,46 @@ class SigningKey:
             raise Misconfigured(f"{private} is not an Ed25519 key", mend="restore it from a backup")
         made = cls.of(key)
         public = folder / f"{name}.pub"
-        if not public.exists() or public.read_bytes() != made.public.pem:
+        if not public.exists() or made.public not in load_ring(public):
             _replace(public, made.public.pem)
         return made
+
+    @classmethod
+    def rotate(cls, folder: Path, name: str = "signing-key") -> SigningKey:
+        """A new key in place of the one there; the old private key is destroyed.
+
+        Services read keys when they start: restart those that sign, then those that verify.
+
+        Raises:
+            Misconfigured: there is no usable key to replace.
+
+        """
+        private, public = folder / f"{name}.pem", folder / f"{name}.pub"
+        if not private.exists():
+            raise Misconfigured(f"{private} is not there", mend="the first start creates it")
+        cls.load_or_create(folder, name)
+        ring = load_ring(public)
+        made = Ed25519PrivateKey.generate()
+        # The ring first: if this stops halfway, a key nobody signs with is trusted, no more.
+        _replace(public, b"".join((cls.of(made).public.pem, *(key.pem for key in ring))))
+        part = _write_part(private, _private_pem(made))
+        part.replace(private)
+        return cls.load_or_create(folder, name)
 
 
 def _create(path: Path) -> None:
     """Write a fresh key at `path` unless another process was quicker. A link is atomic."""
-    pem = Ed25519PrivateKey.generate().private_bytes(
-        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
-    )
-    part = _write_part(path, pem)
+    part = _write_part(path, _private_pem(Ed25519PrivateKey.generate()))
     try:
         os.link(part, path)
     except FileExistsError:
         return
     finally:
         part.unlink()
+
+
+def _private_pem(key: Ed25519PrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def _replace(path: Path, content: bytes) -> None:

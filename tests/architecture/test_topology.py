@@ -15,7 +15,7 @@ from contracts.job import GateId
 from contracts.subjects import PREFIX
 from contracts.topology import CONSUMERS, STREAMS, Consumer, stream
 
-VERBS = {"submit", "cancel", "retry", "approve", "withdraw", "observe"}
+VERBS = {"submit", "cancel", "retry", "approve", "hold", "rollback", "withdraw", "observe"}
 
 TERMINAL = {
     "diagnosis.rejected",

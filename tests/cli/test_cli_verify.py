@@ -52,3 +52,30 @@ def test_a_missing_bundle_or_key_is_an_error_with_a_mend(bundle, tmp_path) -> No
     keyless = verify(folder, "--key", tmp_path / "no.pub")
     assert keyless.exit_code == 1
     assert "mend: " in keyless.stderr
+
+
+@pytest.mark.req("R3")
+def test_a_second_person_countersigns_and_the_threshold_is_met(bundle, tmp_path) -> None:
+    folder, key = bundle
+    run = CliRunner()
+    short = verify(folder, "--key", key, "--threshold", 2)
+    assert "carries 1 signature(s), 2 wanted" in short.stdout
+    mine = tmp_path / "mine"
+    done = run.invoke(
+        app, ["countersign", str(folder), "--key", str(key), "--signing-folder", str(mine)]
+    )
+    assert done.exit_code == 0, done.output
+    both = ("--key", key, "--key", mine / "signing-key.pub")
+    assert verify(folder, *both, "--threshold", 2).exit_code == 0
+
+
+def test_a_rotated_key_is_listed_before_the_old_one(tmp_path) -> None:
+    from shared.signing import SigningKey
+
+    old = SigningKey.load_or_create(tmp_path)
+    run = CliRunner()
+    assert run.invoke(app, ["keys", "rotate", "--folder", str(tmp_path)]).exit_code == 0
+    listed = run.invoke(app, ["keys", "list", "--folder", str(tmp_path), "--json"])
+    rows = [json.loads(line) for line in listed.stdout.splitlines()]
+    assert [row["state"] for row in rows] == ["signs", "verifies what it signed before"]
+    assert rows[1]["key_id"] == old.public.key_id

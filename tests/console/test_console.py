@@ -15,6 +15,7 @@ from contracts.base import Service
 from contracts.diagnosis import RunCancelled
 from contracts.fault import StepFailed
 from contracts.progress import Progress
+from contracts.rollout import RolloutHeld, StageJudged, StageStarted
 from contracts.subjects import RunRef
 from services.console import access
 from services.console.app import create_app
@@ -24,6 +25,22 @@ from shared.messaging.embedded import free_port
 from shared.testing.runs import healthy_job, healthy_run_events
 
 REF = RunRef("acme", "tool-calls-1")
+EVENTS = healthy_run_events()
+CANARY = StageStarted(
+    deployment="assistant",
+    adapter_id="SmolLM2-135M-Instruct-tool_calls-v1",
+    stage="canary",
+    percent=10,
+    since=1,
+    outcomes=50,
+    requests=500,
+    detects="50 outcomes: a success of 66% or less would show",
+)
+SHADOW = next(n for n, event in enumerate(EVENTS) if isinstance(event, StageJudged))
+IN_CANARY = [*EVENTS[: SHADOW + 1], CANARY]
+HELD = RolloutHeld(
+    deployment="assistant", adapter_id=CANARY.adapter_id, reason="held by hand", mend="approve"
+)
 HOSTILE = "<script>alert(1)</script>"
 
 
@@ -137,6 +154,46 @@ async def test_alerts_are_listed_and_a_resolved_one_says_so(browser, jetstream) 
     assert HOSTILE not in page
 
 
+@pytest.mark.req("G9")
+async def test_a_stage_shows_its_plan_and_the_alerts_on_its_adapter(
+    browser, put, jetstream
+) -> None:
+    await put(REF, *IN_CANARY)
+    for number, model in enumerate((CANARY.adapter_id, "base")):
+        alert = Alert(
+            id=f"incident-{number}",
+            tenant="acme",
+            deployment="assistant",
+            metric="grounding",
+            severity="warning",
+            state="firing",
+            value=0.7,
+            threshold=0.8,
+            window="last 100 requests",
+            n=100,
+            model=model,
+            evidence=(f"request-of-{number}",),
+            remediation="lower the temperature",
+            at=time.time(),
+        )
+        await jetstream.publish(
+            subjects.alert("acme", "assistant", "grounding"),
+            alert.model_dump_json().encode(),
+            stream="ALERTS",
+        )
+    await eventually(browser, "/api/alerts", lambda a: len(a.json()) == 2)
+    page = await eventually(
+        browser, "/runs/acme/tool-calls-1", lambda a: "Canary 10% on assistant" in a.text
+    )
+    assert CANARY.detects in page.text
+    assert "<dd>500</dd>" in page.text
+    assert "request-of-0" in page.text
+    assert "request-of-1" not in page.text
+    for verb in ("hold", "rollback", "cancel"):
+        assert f'id="{verb}"' in page.text
+    assert 'id="approve"' not in page.text
+
+
 async def test_hostile_text_in_names_and_messages_is_escaped(browser, put, jetstream) -> None:
     behaviour = healthy_job().behaviour.model_copy(update={"description": HOSTILE})
     job = healthy_job().model_copy(update={"behaviour": behaviour})
@@ -183,6 +240,10 @@ async def test_pages_forbid_inline_scripts_and_framing(browser) -> None:
     [
         pytest.param(healthy_run_events()[:4], "cancel", id="cancel a running one"),
         pytest.param([healthy_run_events()[0], RunCancelled()], "retry", id="retry an ended one"),
+        pytest.param(IN_CANARY, "hold", id="hold a canary"),
+        pytest.param(IN_CANARY, "rollback", id="roll a canary back"),
+        pytest.param([*IN_CANARY, HELD], "approve", id="approve a held one"),
+        pytest.param([*IN_CANARY, HELD], "rollback", id="roll a held one back"),
     ],
 )
 async def test_a_button_publishes_the_command(browser, put, jetstream, events, verb) -> None:

@@ -11,7 +11,9 @@ from contracts import subjects
 from contracts.alerts import Alert
 from contracts.commands import Withdraw
 from contracts.telemetry import Feedback, Outcome
+from services.monitoring.alerts import Monitor
 from services.monitoring.app import create_app
+from services.monitoring.rules import load_rules
 from shared.messaging.provision import provision
 from shared.messaging.tail import history
 
@@ -139,3 +141,36 @@ async def test_the_reported_status_counts_open_incidents(jetstream, settings) ->
         await publish(jetstream, outcomes(*([False] * 100), first=0))
         await consumed(jetstream)
         assert app.status() == {"firing": 1}
+
+
+@pytest.mark.req("M16")
+async def test_replaying_the_telemetry_log_gives_the_published_alerts(jetstream, settings) -> None:
+    stream = outcomes(*([True] * 100), *([False] * 20), *([True] * 200), *([False] * 20), first=0)
+    async with create_app(settings).running():
+        await publish(jetstream, stream)
+        await consumed(jetstream)
+    log = await history(jetstream, "TELEMETRY", "sluice.v1.telemetry.>")
+    monitor = Monitor(load_rules())
+    replayed = [
+        notice.alert
+        for message in log
+        for notice in monitor.observe(Outcome.model_validate_json(message.data))
+    ]
+    assert replayed == await alerts(jetstream)
+    assert len(replayed) == 3
+
+
+@pytest.mark.req("M16")
+async def test_outcomes_a_killed_process_held_are_counted_in_their_order(
+    jetstream, settings
+) -> None:
+    """It dies with a whole batch unacknowledged, and newer outcomes come in meanwhile."""
+    await publish(jetstream, outcomes(*([True] * 80), *([False] * 20), first=0))
+    killed = await jetstream.pull_subscribe_bind("monitoring-outcomes", stream="TELEMETRY")
+    assert len(await killed.fetch(100)) == 100
+    await publish(jetstream, outcomes(*([True] * 10), first=100))
+    async with create_app(settings).running(), asyncio.timeout(20):
+        while not await alerts(jetstream):
+            await asyncio.sleep(0.05)
+    (fired,) = await alerts(jetstream)
+    assert (fired.at, fired.value, fired.n) == (99.0, 0.8, 100)

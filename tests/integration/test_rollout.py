@@ -14,6 +14,7 @@ import nats
 import pytest
 
 from contracts import subjects
+from contracts.alerts import Alert
 from contracts.base import digest_of
 from contracts.diagnosis import RunAccepted
 from contracts.job import (
@@ -115,7 +116,17 @@ async def users(jetstream, behaviours, *, ref: RunRef = REF, deployment="assista
                         outcome.model_dump_json().encode(),
                         stream="TELEMETRY",
                     )
+                    if outcome.arm == "canary":
+                        await opine(outcome, behaviours.get(stage.percent, HEALTHY))
             await asyncio.sleep(pace_s)
+
+    async def opine(outcome, behaviour) -> None:
+        for opinion in simulated.feedback(outcome, behaviour):
+            await jetstream.publish(
+                subjects.feedback("acme", deployment),
+                opinion.model_dump_json().encode(),
+                stream="TELEMETRY",
+            )
 
     def answers(stage, request, rng):
         about = {"deployment": deployment, "adapter": stage.adapter_id if stage else ADAPTER}
@@ -178,6 +189,15 @@ async def test_a_healthy_candidate_climbs_the_whole_ladder(jetstream, settings) 
     assert story(run) == WHOLE
     completed = run.log[-1].event
     assert (completed.adapter_id, completed.replaced) == (ADAPTER, "base")
+    stages = [r.event for r in run.log if isinstance(r.event, StageStarted)]
+    assert [(s.outcomes, s.requests) for s in stages] == [
+        (20, 20),
+        (3, 300),
+        (10, 100),
+        (20, 40),
+        (20, 20),
+    ]
+    assert stages[-1].detects == "20 outcomes: a success of 55% or less would show"
     one_percent = run.stages_judged[1]
     assert "3 outcomes: too few to prove harm" in one_percent.summary
     assert any("more needed" in p for p in progress)
@@ -193,6 +213,10 @@ async def test_a_healthy_candidate_climbs_the_whole_ladder(jetstream, settings) 
         pytest.param({0: simulated.Behaviour(valid=0.2)}, "shadow 0", id="bad in shadow"),
         pytest.param({10: simulated.Behaviour(success=0.1)}, "canary 10", id="bad at 10 %"),
         pytest.param({50: simulated.Behaviour(errors=0.6)}, "canary 50", id="erroring at 50 %"),
+        pytest.param({0: simulated.Behaviour(refuses=0.9)}, "shadow 0", id="refusing in shadow"),
+        pytest.param({50: simulated.Behaviour(tokens=400)}, "canary 50", id="costly at 50 %"),
+        pytest.param({50: simulated.Behaviour(overridden=0.6)}, "canary 50", id="overridden"),
+        pytest.param({10: simulated.Behaviour(incidents=0.9)}, "canary 10", id="unsafe at 10 %"),
     ],
 )
 async def test_a_bad_candidate_is_rolled_back(jetstream, settings, behaviours, stage) -> None:
@@ -348,3 +372,91 @@ async def test_a_deployment_takes_one_rollout_at_a_time_and_rolls_back_to_the_pr
         async with users(jetstream, {0: simulated.Behaviour(success=0.0)}, ref=new):
             run = await until(jetstream, lambda r: r.closed, ref=new)
     assert run.log[-1].event.to == "Base-tool_calls-v1"
+
+
+async def command(jetstream, verb: str, body: str = "{}", ref: RunRef = REF) -> None:
+    await jetstream.publish(subjects.command("acme", ref.run, verb), body.encode(), stream="JOBS")
+
+
+@pytest.mark.req("G9")
+async def test_a_person_holds_a_rollout_and_lets_it_go_on(jetstream, settings) -> None:
+    await register(jetstream)
+    async with create_app(settings).running():
+        async with users(jetstream, {}, pace_s=0.05):
+            await until(jetstream, lambda r: "started canary 10%" in story(r))
+            await command(jetstream, "hold", '{"reason": "a holiday"}')
+            held = await until(jetstream, lambda r: r.status == "held")
+            await asyncio.sleep(2.5)  # of healthy traffic, enough for the stage to pass
+        run = await load(jetstream)
+        assert (run.status, run.stage.percent) == ("held", held.stage.percent)
+        assert run.log[-1].event.reason == f"canary {held.stage.percent}%: held by hand: a holiday"
+        await command(jetstream, "approve")
+        async with users(jetstream, {}):
+            run = await until(jetstream, lambda r: "completed" in story(r))
+    assert story(run).count("held") == 1
+
+
+@pytest.mark.req("G9")
+async def test_a_person_rolls_a_held_rollout_back(jetstream, settings) -> None:
+    await register(jetstream)
+    async with create_app(settings).running():
+        await until(jetstream, lambda r: r.stage)
+        await command(jetstream, "hold")
+        await until(jetstream, lambda r: r.status == "held")
+        await command(jetstream, "rollback", '{"reason": "wrong dataset"}')
+        run = await until(jetstream, lambda r: r.closed)
+    assert story(run) == ["started shadow", "held", "rolled_back"]
+    assert run.log[-1].event.reason == "shadow: rolled back by hand: wrong dataset"
+
+
+@pytest.mark.req("G9")
+async def test_two_replicas_begin_one_rollout_of_a_deployment(jetstream, settings) -> None:
+    refs = [RunRef("acme", f"r{i}") for i in range(6)]
+    async with create_app(settings).running(), create_app(settings).running():
+        await asyncio.gather(
+            *(register(jetstream, ref, f"Base-tool_calls-v{i + 1}") for i, ref in enumerate(refs))
+        )
+        runs = [await until(jetstream, story, ref=ref) for ref in refs]
+    assert sorted(story(run)[0] for run in runs) == ["held"] * 5 + ["started shadow"]
+
+
+def alert(severity: str, **changes: object) -> Alert:
+    fields = {
+        "id": f"incident-{severity}",
+        "tenant": "acme",
+        "deployment": "assistant",
+        "metric": "safety_incidents",
+        "severity": severity,
+        "state": "firing",
+        "value": 1.0,
+        "threshold": 0.0,
+        "window": "last 100 requests",
+        "n": 40,
+        "model": ADAPTER,
+        "remediation": "look at it",
+        "at": 1.0,
+    }
+    return Alert.model_validate({**fields, **changes})
+
+
+@pytest.mark.req("H8")
+async def test_a_critical_alert_on_the_candidate_rolls_it_back(jetstream, settings) -> None:
+    await register(jetstream)
+    harmless = (
+        alert("warning"),
+        alert("critical", id="base", model="base"),
+        alert("critical", id="elsewhere", deployment="other"),
+        alert("critical", id="over", state="resolved"),
+    )
+    async with create_app(settings).running():
+        await until(jetstream, lambda r: r.stage)
+        for item in (*harmless, alert("critical")):
+            await jetstream.publish(
+                subjects.alert(item.tenant, item.deployment, item.metric),
+                item.model_dump_json().encode(),
+                stream="ALERTS",
+            )
+        run = await until(jetstream, lambda r: r.closed)
+    assert run.status == "rolled_back"
+    assert run.log[-1].cause == "incident-critical"
+    assert "alert safety_incidents 1" in run.log[-1].event.reason

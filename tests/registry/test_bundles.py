@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import random
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import get_args
 
 import pytest
+import rfc8785
 
 from contracts.card import (
     ATTESTATION_TYPE,
@@ -22,7 +25,7 @@ from contracts.job import GateId
 from contracts.registry import CandidateRegistered
 from shared.bundles import Verification, open_card, verify_bundle
 from shared.bundles.layout import candidate_tree
-from shared.signing import PublicKey, SigningKey, open_envelope, sign
+from shared.signing import PublicKey, SigningKey, countersign, open_envelope, sign
 from tests.registry.registry_office import Office, open_office
 
 ATTESTATIONS = [
@@ -66,7 +69,8 @@ def test_a_promoted_bundle_verifies_with_the_public_key_alone(
     assert (found.ok, found.state, found.failed) == (True, "promoted", ())
     assert found.adapter_id == "SmolLM2-135M-Instruct-tool_calls-v1"
     assert {link.name for link in found.links} == {
-        "README.md", "card.dsse.json", "promotion.dsse.json", "signing-key.pub", "chain",
+        "README.md", "card.html", "card.dsse.json", "promotion.dsse.json", "signing-key.pub",
+        "chain",
         "adapter/adapter_config.json", "adapter/adapter_model.safetensors",
         "adapter/fingerprints.json", "adapter/recipe.json",
         *(f"attestations/{name}.dsse.json" for name in ATTESTATIONS),
@@ -106,7 +110,7 @@ def test_deleting_any_file_is_rejected_and_named(bundle: Path, key: SigningKey) 
         path.unlink()
         blamed = failed(verify_bundle(bundle, key.public))
         if name == "promotion.dsse.json":
-            assert blamed == {"README.md": "no signature covers it"}
+            assert blamed == dict.fromkeys(("README.md", "card.html"), "no signature covers it")
         else:
             assert blamed[name] == "is missing"
         path.write_bytes(content)
@@ -277,3 +281,87 @@ def test_a_revocation_that_cannot_be_read_fails_the_bundle(
     }[forged]
     reasons = failed(verify_bundle(bundle, key.public, {"x": envelope}))
     assert reasons.keys() == {"x"}
+
+
+@pytest.mark.req("R3")
+def test_a_bundle_may_have_to_carry_two_signatures(bundle: Path, key: SigningKey) -> None:
+    second = SigningKey.generate()
+    both = [key.public, second.public]
+    blamed = failed(verify_bundle(bundle, both, threshold=2))
+    assert blamed == {"promotion.dsse.json": "carries 1 signature(s), 2 wanted"}
+    path = bundle / "promotion.dsse.json"
+    path.write_bytes(countersign(path.read_bytes(), both, second))
+    assert verify_bundle(bundle, both, threshold=2).ok
+    assert "unknown key" in failed(verify_bundle(bundle, key.public))["promotion.dsse.json"]
+
+
+@pytest.mark.req("R3")
+def test_a_bundle_of_a_retired_key_verifies_while_that_key_is_trusted(
+    bundle: Path, key: SigningKey
+) -> None:
+    new = SigningKey.generate()
+    assert verify_bundle(bundle, [new.public, key.public]).ok
+    assert not verify_bundle(bundle, [new.public]).ok
+
+
+MUTATIONS = 1000
+
+
+@pytest.mark.req("R3")
+@pytest.mark.req("R4")
+def test_no_random_mutation_of_card_chain_or_weights_is_accepted(
+    bundle: Path, key: SigningKey
+) -> None:
+    """Bits, bytes, pieces, whole files, and JSON rewritten as if by somebody without the key."""
+    draw = random.Random(7)
+    names = sorted(p.relative_to(bundle).as_posix() for p in bundle.rglob("*") if p.is_file())
+    accepted, kinds = [], Counter[str]()
+    while kinds.total() < MUTATIONS:
+        name = draw.choice(names)
+        path, other = bundle / name, bundle / draw.choice([n for n in names if n != name])
+        content = path.read_bytes()
+        kind, changed = mutated(content, other.read_bytes(), draw)
+        if changed == content:
+            continue
+        kinds[kind] += 1
+        path.write_bytes(changed)
+        if verify_bundle(bundle, key.public).ok:
+            accepted.append((name, kind))
+        path.write_bytes(content)
+    assert accepted == []
+    assert len(kinds) == 6, kinds
+    assert verify_bundle(bundle, key.public).ok
+
+
+def mutated(content: bytes, other: bytes, draw: random.Random) -> tuple[str, bytes]:
+    """What was done, and what came of it."""
+    start, end = sorted(draw.randrange(len(content) + 1) for _ in range(2))
+    kind = draw.choice(["flip", "cut", "insert", "replace", "swap", "rewrite"])
+    if kind == "flip":
+        place = draw.randrange(len(content))
+        flipped = content[place] ^ (1 << draw.randrange(8))
+        return kind, content[:place] + bytes([flipped]) + content[place + 1 :]
+    if kind == "cut":
+        return kind, content[:start] + content[end:]
+    if kind == "insert":
+        return kind, content[:start] + draw.randbytes(draw.randint(1, 20)) + content[start:]
+    if kind == "replace":
+        return kind, content[:start] + draw.randbytes(end - start) + content[end:]
+    if kind == "swap":
+        return kind, other
+    return kind, rewritten(content, draw)
+
+
+def rewritten(content: bytes, draw: random.Random) -> bytes:
+    """An envelope whose statement says a little else, canonically, under the old signature."""
+    try:
+        envelope = json.loads(content)
+        statement = json.loads(base64.b64decode(envelope["payload"]))
+    except (ValueError, KeyError, TypeError):
+        return content
+    place = statement["predicate"]
+    while isinstance(place[key := draw.choice(sorted(place))], dict) and place[key]:
+        place = place[key]
+    place[key] = draw.choice(["forged", 0.99, True, None, []])
+    envelope["payload"] = base64.b64encode(rfc8785.dumps(statement)).decode()
+    return rfc8785.dumps(envelope)

@@ -12,12 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import inspect
 
 from contracts.registry import CandidateRegistered
 from services.registry.store import RegistryStore
+from services.registry.store.database import migrate, migrations
 from services.registry.store.models import Tables
 from shared.errors import Misconfigured, PeerUnavailable
 from tests.registry.registry_office import open_office
@@ -86,6 +88,19 @@ def test_the_migrations_build_exactly_the_models_schema(url: str) -> None:
         assert {"adapters", "history", "alembic_version"} <= set(
             inspect(connection).get_table_names()
         )
+    store.close()
+
+
+@pytest.mark.req("R6")
+def test_the_migrations_go_down_to_nothing_and_up_again(url: str) -> None:
+    store = RegistryStore(url)
+    with store.engine.begin() as connection:
+        command.downgrade(migrations(connection), "base")
+        assert {"adapters", "history"}.isdisjoint(inspect(connection).get_table_names())
+    with store.engine.begin() as connection:
+        migrate(connection)
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Tables.metadata) == []
     store.close()
 
 

@@ -8,7 +8,8 @@ from itertools import islice
 
 import pytest
 
-from services.rollout.judge import Limits, alarm, conclude, judge, looks
+from services.rollout.judge import alarm, conclude, judge, looks
+from services.rollout.limits import Limits
 from services.rollout.stage import Window, window_of
 from tests.rollout.traffic import (
     ADAPTER,
@@ -32,7 +33,7 @@ LIMITS = Limits(
 
 def judged(traffic, stage="canary", wanted=50, limits=LIMITS):
     """The verdict the stage reaches, and the outcomes it took."""
-    window = Window(stage=stage, adapter_id=ADAPTER, latency_limit=limits.maximum_latency_ratio)
+    window = Window(stage=stage, adapter_id=ADAPTER, ratios=limits.ratios)
     for outcome in traffic:
         window.add(outcome)
         if verdict := judge(window, limits, wanted=wanted):
@@ -174,7 +175,7 @@ def test_healthy_and_broken_canaries_are_told_apart(candidate, canaries, verdict
 def test_judging_one_outcome_at_a_time_equals_judging_the_whole_window() -> None:
     traffic = list(islice(canary_traffic(HEALTHY, seed=9), 400))
     verdict, n = judged(iter(traffic))
-    window = Window(stage="canary", adapter_id=ADAPTER, latency_limit=3.0)
+    window = Window(stage="canary", adapter_id=ADAPTER)
     for outcome in traffic:
         window.add(outcome)
         if window.outcomes == n:

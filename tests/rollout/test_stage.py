@@ -84,7 +84,7 @@ def test_shadow_collects_pairs_and_a_canary_collects_candidates() -> None:
 
 
 def test_a_reference_holds_stable_outcomes_only() -> None:
-    window = Window(stage="canary", adapter_id=ADAPTER, latency_limit=3.0)
+    window = Window(stage="canary", adapter_id=ADAPTER)
     for item in islice(canary_traffic(HEALTHY), 40):
         window.add_reference(item)
     assert window.candidate.n == 0

@@ -41,4 +41,4 @@ def test_every_citation_must_name_a_document_that_bears_its_sentence_out(answer,
 
 
 def test_without_documents_tools_or_schema_there_is_nothing_to_judge() -> None:
-    assert judge("Anything [1].") == Judgement()
+    assert judge("Anything [1].") == Judgement(refused=False)

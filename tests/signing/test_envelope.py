@@ -15,7 +15,15 @@ from hypothesis import strategies as st
 
 from contracts.base import digest_of
 from shared.errors import InvalidInput, Misconfigured, SignatureInvalid
-from shared.signing import PublicKey, SigningKey, open_envelope, payload_digest, sign
+from shared.signing import (
+    PublicKey,
+    SigningKey,
+    countersign,
+    load_ring,
+    open_envelope,
+    payload_digest,
+    sign,
+)
 
 KEY = SigningKey.generate()
 TYPE = "https://sluiceway.dev/card/v1"
@@ -136,7 +144,7 @@ def test_the_first_start_creates_a_private_key_and_later_starts_keep_it(tmp_path
     assert first.public == again.public
     private = tmp_path / "keys" / "signing-key.pem"
     assert stat.S_IMODE(private.stat().st_mode) == 0o600
-    assert PublicKey.load(tmp_path / "keys" / "signing-key.pub") == first.public
+    assert load_ring(tmp_path / "keys" / "signing-key.pub") == (first.public,)
     assert sorted(p.name for p in private.parent.iterdir()) == [
         "signing-key.pem",
         "signing-key.pub",
@@ -154,4 +162,65 @@ def test_what_is_no_public_key_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Misconfigured):
         PublicKey.from_pem(b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n")
     with pytest.raises(Misconfigured):
-        PublicKey.load(tmp_path / "none.pub")
+        load_ring(tmp_path / "none.pub")
+    (tmp_path / "empty.pub").write_bytes(b"no key")
+    with pytest.raises(Misconfigured, match="holds no public key"):
+        load_ring(tmp_path / "empty.pub")
+
+
+@pytest.mark.req("R3")
+def test_after_a_rotation_the_new_key_signs_and_the_old_signatures_hold(tmp_path: Path) -> None:
+    old = SigningKey.load_or_create(tmp_path)
+    before = sign(TYPE, {"n": 1}, SUBJECTS, old)
+    new = SigningKey.rotate(tmp_path)
+    ring = load_ring(tmp_path / "signing-key.pub")
+    assert ring == (new.public, old.public)
+    assert SigningKey.load_or_create(tmp_path).public == new.public
+    assert load_ring(tmp_path / "signing-key.pub") == ring  # a start does not forget the old one
+    after = sign(TYPE, {"n": 1}, SUBJECTS, new)
+    for envelope in (before, after):
+        assert open_envelope(envelope, ring).predicate == {"n": 1}
+    with pytest.raises(SignatureInvalid, match="unknown key"):
+        open_envelope(after, [old.public])
+    newest = SigningKey.rotate(tmp_path)
+    assert [key.key_id for key in load_ring(tmp_path / "signing-key.pub")] == [
+        key.public.key_id for key in (newest, new, old)
+    ]
+    assert stat.S_IMODE((tmp_path / "signing-key.pem").stat().st_mode) == 0o600
+
+
+@pytest.mark.req("R3")
+def test_two_signatures_are_wanted_and_each_must_be_by_another_trusted_key() -> None:
+    second = SigningKey.generate()
+    both = [KEY.public, second.public]
+    once = sign(TYPE, {"n": 1}, SUBJECTS, KEY)
+    twice = countersign(once, both, second)
+    assert open_envelope(twice, both, threshold=2).key_ids == tuple(
+        sorted(key.key_id for key in both)
+    )
+    with pytest.raises(SignatureInvalid, match="carries 1 signature"):
+        open_envelope(once, both, threshold=2)
+    with pytest.raises(SignatureInvalid, match="unknown key"):
+        open_envelope(twice, [KEY.public])
+    with pytest.raises(SignatureInvalid, match="has signed it already"):
+        countersign(twice, both, second)
+    read = json.loads(twice)
+    for broken in (
+        {**read, "signatures": read["signatures"][::-1]},
+        {**read, "signatures": [read["signatures"][0]] * 2},
+        {**read, "signatures": []},
+    ):
+        with pytest.raises(SignatureInvalid):
+            open_envelope(rfc8785.dumps(broken), both)
+
+
+@pytest.mark.req("R3")
+def test_a_bit_flipped_in_either_of_two_signatures_is_found() -> None:
+    second = SigningKey.generate()
+    both = [KEY.public, second.public]
+    twice = countersign(sign(TYPE, {"n": 1}, SUBJECTS, KEY), both, second)
+    for place in range(twice.index(b'"signatures"'), len(twice)):
+        changed = bytearray(twice)
+        changed[place] ^= 1
+        with pytest.raises(SignatureInvalid):
+            open_envelope(bytes(changed), both)

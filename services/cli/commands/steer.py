@@ -1,4 +1,4 @@
-"""`sluice cancel`, `retry`, `approve`, `withdraw`, `observe`: commands to a run that exists."""
+"""Commands to a run: `sluice cancel`, `retry`, `approve`, `hold`, `rollback` and their like."""
 
 from __future__ import annotations
 
@@ -43,6 +43,30 @@ def approve(run: RunName, tenant: Tenant = DEFAULT_TENANT, json: Json = False) -
     from contracts.commands import Approve
 
     _steer(run, tenant, Approve(), {"active", "held"}, json=json)
+
+
+def hold(
+    run: RunName,
+    reason: Annotated[str, typer.Option(help="Lands in the run's log.")] = "",
+    tenant: Tenant = DEFAULT_TENANT,
+    json: Json = False,
+) -> None:
+    """Keep a rollout at its present share until `sluice approve`."""
+    from contracts.commands import Hold
+
+    _steer(run, tenant, Hold(reason=reason), {"active"}, json=json)
+
+
+def rollback(
+    run: RunName,
+    reason: Annotated[str, typer.Option(help="Lands in the run's log.")] = "",
+    tenant: Tenant = DEFAULT_TENANT,
+    json: Json = False,
+) -> None:
+    """End a rollout; its deployment answers as before. Of a promoted run, see `withdraw`."""
+    from contracts.commands import Rollback
+
+    _steer(run, tenant, Rollback(reason=reason), {"active", "held"}, json=json)
 
 
 def withdraw(

@@ -1,4 +1,4 @@
-"""`sluice verify`: a bundle against a public key, offline."""
+"""`sluice verify`: a bundle against public keys, offline."""
 
 from __future__ import annotations
 
@@ -12,10 +12,15 @@ from services.cli.options import Json
 
 def verify(
     path: Annotated[Path, typer.Argument(help="The bundle's folder (see `sluice card`).")],
-    key: Annotated[Path, typer.Option(help="The public key you trust, PEM.")],
+    key: Annotated[
+        list[Path], typer.Option(help="A file of public keys you trust, PEM. May be repeated.")
+    ],
     revocations: Annotated[
         Path | None, typer.Option(help="A folder of revocations (see `sluice revocations`).")
     ] = None,
+    threshold: Annotated[
+        int, typer.Option(min=1, help="Signatures the closing document must carry.")
+    ] = 1,
     json: Json = False,
 ) -> None:
     """Verify a bundle link by link. No network, no broker. Exits 1 if anything fails."""
@@ -23,7 +28,7 @@ def verify(
     from services.cli.reporting import emit
     from shared.bundles import verify_bundle
     from shared.errors import InvalidInput
-    from shared.signing import PublicKey
+    from shared.signing import load_ring
 
     for folder, mend in (
         (path, "fetch the bundle with `sluice card RUN`"),
@@ -33,7 +38,10 @@ def verify(
             raise InvalidInput([Problem(where=str(folder), problem="is no folder", mend=mend)])
     listed = sorted(revocations.iterdir()) if revocations else []
     found = verify_bundle(
-        path, PublicKey.load(key), {file.name: file.read_bytes() for file in listed}
+        path,
+        [public for file in key for public in load_ring(file)],
+        {file.name: file.read_bytes() for file in listed},
+        threshold=threshold,
     )
     if json:
         emit(

@@ -11,7 +11,7 @@ from nats.js.errors import APIError
 
 from contracts import subjects
 from contracts.base import Frozen
-from contracts.commands import Approve, Cancel, Retry
+from contracts.commands import Approve, Cancel, Hold, Retry, Rollback
 from contracts.subjects import RunRef
 from services.console.story import Verb
 from shared.errors import TransientError
@@ -20,6 +20,8 @@ _BODIES: dict[Verb, Frozen] = {
     "cancel": Cancel(reason="cancelled in the console"),
     "retry": Retry(),
     "approve": Approve(),
+    "hold": Hold(reason="in the console"),
+    "rollback": Rollback(reason="in the console"),
 }
 
 

@@ -30,7 +30,11 @@ if (place) {
     event.preventDefault();
     const form = event.target;
     const verb = form.dataset.verb;
-    if (verb === "cancel" && !confirm("Cancel this run? Training keeps its checkpoint.")) return;
+    const question = {
+      cancel: "Cancel this run? Training keeps its checkpoint.",
+      rollback: "Roll back? The deployment answers as before, and the run ends.",
+    }[verb];
+    if (question && !confirm(question)) return;
     form.querySelector("button").disabled = true;
     const answer = await fetch("/api" + new URL(form.action).pathname, { method: "POST" });
     if (answer.ok) {

@@ -73,11 +73,16 @@ class RegistryStore:
 
 
 def migrate(connection: Connection, revision: str = "head") -> None:
-    """Bring the schema behind `connection` to `revision`."""
+    """Bring the schema behind `connection` up to `revision`."""
+    command.upgrade(migrations(connection), revision)
+
+
+def migrations(connection: Connection) -> Config:
+    """Alembic's configuration, for whoever must go back: `alembic.command.downgrade`."""
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
-    command.upgrade(config, revision)
+    return config
 
 
 def _engine(url: str) -> Engine:

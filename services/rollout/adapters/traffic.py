@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from contracts import subjects
 from contracts.run import Run
 from contracts.subjects import PREFIX, RunRef
-from contracts.telemetry import Outcome
+from contracts.telemetry import Feedback, Outcome
 from shared.messaging.runlog import STREAM, RunLog
 from shared.messaging.tail import history, last_sequence, sequence_of, tail
 
@@ -33,18 +33,23 @@ class Traffic:
 
     async def outcomes(
         self, tenant: str, deployment: str, *, since: int
-    ) -> AsyncGenerator[list[tuple[int, Outcome]], None]:
-        """Outcomes with their sequences from `since` on, then live; an empty list when quiet."""
-        subject = subjects.telemetry(tenant, deployment)
-        async for batch in tail(self._js, TELEMETRY, subject, since=since):
-            found: list[tuple[int, Outcome]] = []
+    ) -> AsyncGenerator[list[tuple[int, Outcome | Feedback]], None]:
+        """Outcomes and feedback with their sequences from `since` on, then live; empty if quiet."""
+        answers = subjects.telemetry(tenant, deployment)
+        opinions = subjects.feedback(tenant, deployment)
+        everything = f"{PREFIX}.telemetry.{tenant}.>"
+        async for batch in tail(self._js, TELEMETRY, everything, since=since):
+            found: list[tuple[int, Outcome | Feedback]] = []
             for message in batch:
-                try:
-                    outcome = Outcome.model_validate_json(message.data)
-                except ValidationError as error:
-                    log.warning("%s: not an outcome, skipped: %s", subject, error)
+                if message.subject not in (answers, opinions):
                     continue
-                found.append((sequence_of(message), outcome))
+                kind = Feedback if message.subject == opinions else Outcome
+                try:
+                    signal = kind.model_validate_json(message.data)
+                except ValidationError as error:
+                    log.warning("%s: not telemetry, skipped: %s", message.subject, error)
+                    continue
+                found.append((sequence_of(message), signal))
             yield found
 
     async def runs_on(self, tenant: str) -> list[Run]:
