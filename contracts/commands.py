@@ -27,18 +27,6 @@ class Approve(Frozen):
     """Let a rollout with `approval: manual` take its next stage."""
 
 
-class Hold(Frozen):
-    """Keep a rollout at its present share until `approve`; evidence of harm still ends it."""
-
-    reason: str = Field(default="", max_length=2000)
-
-
-class Rollback(Frozen):
-    """End a rollout: the deployment answers as before, and the candidate serves nothing."""
-
-    reason: str = Field(default="", max_length=2000)
-
-
 class Observe(Frozen):
     """Tell a run that ended without training what has changed since; it may be re-opened (D4, E2).
 
@@ -49,6 +37,18 @@ class Observe(Frozen):
     value: float = Field(ge=0, allow_inf_nan=False)
     source: str = Field(default="", max_length=200)
     """Who measured it."""
+
+
+class Hold(Frozen):
+    """Keep a rollout at its present share until `approve`; evidence of harm still ends it."""
+
+    reason: str = Field(default="", max_length=2000)
+
+
+class Rollback(Frozen):
+    """End a rollout: the deployment answers as before, and the candidate serves nothing."""
+
+    reason: str = Field(default="", max_length=2000)
 
 
 class Withdraw(Frozen):

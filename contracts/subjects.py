@@ -10,7 +10,7 @@ PREFIX = "sluice.v1"
 
 
 def command(tenant: str, run: str, verb: str) -> str:
-    """A user's command: `verb` is one of `contracts.asyncapi.COMMANDS`."""
+    """A user's command: `verb` is a command's name, as in `contracts.commands`."""
     return f"{PREFIX}.job.{tenant}.{run}.{verb}"
 
 

@@ -28,17 +28,18 @@ from contracts.topology import consumer
 from services.monitoring.alerts import Monitor, Notice
 from services.monitoring.rules import load_rules
 from shared.errors import PermanentError, TransientError
-from shared.messaging.batches import Refused
 from shared.messaging.broker import Bus
 from shared.messaging.tail import Stored, history, sequence_of
 from shared.metrics import Incidents
 
 log = logging.getLogger("sluice.monitoring")
 
-Read = TypeVar("Read", Stored, Msg)
 TELEMETRY, ALERTS = "TELEMETRY", "ALERTS"
 REPLAYED = 20_000
 """Acknowledged outcomes, of all deployments, that a start reads again."""
+
+
+M = TypeVar("M", Msg, Stored)
 
 
 class Malformed(PermanentError):
@@ -70,34 +71,31 @@ class Monitoring:
         given = int(info.delivered.stream_seq) if info.delivered else 0
         past = await history(js, TELEMETRY, f"{PREFIX}.telemetry.>", since=counted - REPLAYED + 1)
         alerts = await history(js, ALERTS, f"{PREFIX}.alert.>")
-        self.monitor.restore(_signals(m for m in past if m.seq <= counted), _alerts(alerts))
+        old = [m for m in past if sequence_of(m) <= counted]
+        self.monitor.restore(_signals(old), _alerts(alerts))
         self._seen = counted
-        await self._take((m.seq, m) for m in past if counted < m.seq <= given)
+        await self.receive([m for m in past[len(old) :] if sequence_of(m) <= given])
         log.info("restored: %d outcomes, %d incidents open", len(past), len(self.monitor.firing))
         yield
 
-    async def receive(self, batch: Sequence[Msg]) -> Refused:
+    async def receive(self, batch: Sequence[M]) -> Sequence[tuple[M, Exception]]:
         """Count each outcome once and publish what they lead to; what is no outcome is refused."""
-        return await self._take((sequence_of(message), message) for message in batch)
-
-    async def _take(self, batch: Iterable[tuple[int, Read]]) -> list[tuple[Read, Exception]]:
-        refused: list[tuple[Read, Exception]] = []
-        taken = 0
-        for sequence, message in batch:
+        refused: list[tuple[M, Exception]] = []
+        for message in batch:
             try:
                 signal = _signal(message)
             except ValidationError as error:
                 mend = "publish Outcome or Feedback (`sluice schema`)"
                 refused.append((message, Malformed(f"{message.subject}: {error}", mend=mend)))
                 continue
-            taken += 1
+            sequence = sequence_of(message)
             if sequence > self._seen:
                 self._unsent.extend(self.monitor.observe(signal))
                 self._seen = sequence
         while self._unsent:
             await self._publish(self._unsent[0])
             self._unsent.popleft()
-        self._incidents.took(taken)
+        self._incidents.took(len(batch) - len(refused))
         return refused
 
     async def _publish(self, notice: Notice) -> None:

@@ -1,4 +1,4 @@
-"""Commands to a run that exists: `sluice cancel`, `approve`, `hold`, `rollback` and so on."""
+"""Commands to a run: `sluice cancel`, `retry`, `approve`, `hold`, `rollback` and their like."""
 
 from __future__ import annotations
 
