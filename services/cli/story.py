@@ -323,7 +323,13 @@ def _withdrawn(event: AdapterWithdrawn) -> Telling:
 
 
 def _stage_started(event: StageStarted) -> Telling:
-    return Telling(headline=f"{event.label} began on {event.deployment}")
+    if event.outcomes is None:
+        return Telling(headline=f"{event.label} began on {event.deployment}")
+    plan = f"it wants {event.outcomes} outcomes, about {event.requests} requests"
+    return Telling(
+        headline=f"{event.label} began on {event.deployment}",
+        details=(f"{plan}; {event.detects}",),
+    )
 
 
 def _stage_judged(event: StageJudged) -> Telling:

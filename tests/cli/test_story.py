@@ -112,3 +112,13 @@ def test_durations(seconds, text) -> None:
 
 def test_sizes() -> None:
     assert (size(512), size(3 << 20), size(5 << 40)) == ("512 B", "3 MiB", "5 TiB")
+
+
+@pytest.mark.req("G9")
+def test_a_stage_is_told_with_what_it_wants_and_what_it_can_show() -> None:
+    began = sample("rollout.stage_started")
+    assert tell(began.model_copy(update={"outcomes": None})).details == ()
+    plan = {"outcomes": 50, "requests": 500, "detects": "50 outcomes: a success of 66% or less"}
+    assert tell(began.model_copy(update=plan)).details == (
+        "it wants 50 outcomes, about 500 requests; 50 outcomes: a success of 66% or less",
+    )
