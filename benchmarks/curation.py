@@ -182,14 +182,22 @@ def main() -> int:
         print("| work | side | rows/s (smallest .. largest) | peak MiB | removed | lost | left |")
         print("|---|---|---|---|---|---|---|")
         for redact, name in ((False, "duplicates"), (True, "redaction and duplicates")):
-            for side, python in sides:
-                runs = [measure(side, python, folder, whole, redact=redact)
-                        for _ in range(given.repeats)]  # fmt: skip
-                rates = [run["rows_per_s"] for run in runs]
-                last = runs[-1]
-                print(f"| {name} | {side} | {median(rates):,.0f} ({min(rates):,.0f} .. "
-                      f"{max(rates):,.0f}) | {last['peak_mib']:.0f} | {last['removed']:.1%} | "
-                      f"{last['lost']:.0f} | {last['left']:.0f} |", flush=True)  # fmt: skip
+            runs: dict[str, list[dict[str, float]]] = {side: [] for side, _ in sides}
+            for _ in range(given.repeats):  # in turn, so that a busy neighbour hits both
+                for side, python in sides:
+                    runs[side].append(measure(side, python, folder, whole, redact=redact))
+            for side, found in runs.items():
+                rates = [run["rows_per_s"] for run in found]
+                spread = f"{median(rates):,.0f} ({min(rates):,.0f} .. {max(rates):,.0f})"
+                last = found[-1]
+                print(f"| {name} | {side} | {spread} | {last['peak_mib']:.0f} | "
+                      f"{last['removed']:.1%} | {last['lost']:.0f} | {last['left']:.0f} |",
+                      flush=True)  # fmt: skip
+            if given.peer:
+                pairs = zip(runs["ours"], runs["peer"], strict=True)
+                ratios = [one["rows_per_s"] / other["rows_per_s"] for one, other in pairs]
+                print(f"| {name} | ours over peer | {median(ratios):.1f} × ({min(ratios):.1f} .. "
+                      f"{max(ratios):.1f}) | | | | |", flush=True)  # fmt: skip
     return 0
 
 

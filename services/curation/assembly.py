@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from contracts.base import Digest, digest_of
@@ -21,7 +21,7 @@ from services.curation.rows import Tally, TracedRow
 from services.curation.snapshot import Snapshot, library_versions, lineage_bytes, rows_bytes
 from services.curation.splitting import split
 from shared.annotations import uncertain
-from shared.doctrine.volatility import volatility
+from shared.doctrine.volatility import Volatility, volatility
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +70,11 @@ def assemble(account: Account, kept: Sequence[TracedRow]) -> Curated:
     planted = planting.canaries(account.job.tenant, policy.canaries, _secret(account))
     if planted:
         train = [*train, *planting.planted_rows(planted, train[0].row)]
+    splits = {"train": train, "validation": validation}
+    scores = {t.row.id: volatility(t.row) for rows in splits.values() for t in rows}
     files = {
         "train.jsonl": rows_bytes(t.row for t in train),
-        "lineage.jsonl": lineage_bytes({"train": train, "validation": validation}, account.tallies),
+        "lineage.jsonl": lineage_bytes(splits, account.tallies, scores),
         "redactions.jsonl": account.audit.to_jsonl(),
     }
     if validation:
@@ -92,7 +94,7 @@ def assemble(account: Account, kept: Sequence[TracedRow]) -> Curated:
         composition_target=wanted,
         contamination=_contamination(account),
         agreement=account.agreement,
-        volatility=_volatility([*train, *validation]),
+        volatility=_volatility(scores.values()),
         refusals=_refusals(account.refusals),
         canaries=len(planted),
         warnings=(
@@ -136,8 +138,8 @@ def _contamination(account: Account) -> dict[str, int]:
     return counts
 
 
-def _volatility(rows: Sequence[TracedRow]) -> dict[str, int]:
-    kinds = Counter(kind for traced in rows for kind in volatility(traced.row).kinds)
+def _volatility(scores: Iterable[Volatility]) -> dict[str, int]:
+    kinds = Counter(kind for score in scores for kind in score.kinds)
     return dict(sorted(kinds.items()))
 
 

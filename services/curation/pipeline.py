@@ -31,6 +31,7 @@ from services.curation.redaction import Audit, Detector, redaction
 from services.curation.refusals import RefusalLog, refusal_stage
 from services.curation.rehearsal import rehearsal
 from services.curation.rows import Stage, Tally, TracedRow, through
+from services.curation.tools import tool_schemas
 from services.curation.volatility import refusals
 from shared.annotations import Ballot, ballots, measured_lines, read_annotations
 from shared.errors import InvalidInput, Misconfigured
@@ -148,6 +149,7 @@ def _stages(
         *_by_meaning(embedder, policy.paraphrase_threshold, partial(paraphrase_sweep, held)),
         redaction(detector, audit),
         exact_duplicates(),
+        tool_schemas(policy.noisy_rows),
         refusal_stage(policy, refused),
         noise(policy.noisy_rows),
         near_duplicates(policy.near_duplicate_threshold),

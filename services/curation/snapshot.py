@@ -6,7 +6,7 @@ The same rows give the same bytes on every machine: no clock, no path, sorted ke
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -16,7 +16,7 @@ import rfc8785
 from contracts.base import Digest, digest_of
 from contracts.data import DatasetCard, Row
 from services.curation.rows import Fate, Tally, TracedRow
-from shared.doctrine.volatility import volatility
+from shared.doctrine.volatility import Volatility
 
 LIBRARIES = ("presidio-analyzer", "detect-secrets", "rensa", "pydantic", "packaging")
 
@@ -48,10 +48,14 @@ def rows_bytes(rows: Iterable[Row]) -> bytes:
     return b"".join(row_bytes(row) + b"\n" for row in rows)
 
 
-def lineage_bytes(splits: dict[str, Sequence[TracedRow]], tallies: Sequence[Tally]) -> bytes:
+def lineage_bytes(
+    splits: Mapping[str, Sequence[TracedRow]],
+    tallies: Sequence[Tally],
+    scores: Mapping[str, Volatility],
+) -> bytes:
     """Row → source digest and line → transformations → split, for kept and dropped rows (C4).
 
-    Kept rows also have their volatility (C10) and what speaks against them.
+    Kept rows also have their volatility (C10, `scores` by row id) and what speaks against them.
     """
     entries: list[dict[str, Any]] = []
     notes: dict[tuple[str, int], list[dict[str, str]]] = {}
@@ -63,7 +67,7 @@ def lineage_bytes(splits: dict[str, Sequence[TracedRow]], tallies: Sequence[Tall
         entries += [
             _traced(t)
             | {"split": name, "digest": digest_of(row_bytes(t.row))}
-            | {"volatility": volatility(t.row).score}
+            | {"volatility": scores[t.row.id].score}
             | ({"notes": found} if (found := notes.get((t.file, t.line))) else {})
             for t in rows
         ]

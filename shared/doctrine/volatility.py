@@ -68,11 +68,12 @@ def volatility(row: Row) -> Volatility:
     if not target or is_tool_call(target) or "stable_fact" in row.meta:
         return Volatility(0.0)
     request = "\n".join(m.content for m in row.messages)
-    grounds = normal_form(request)
+    grounds: str | None = None  # most targets assert nothing that could be grounded
     computed = bool(_AMOUNT.search(request))
     heaviest: dict[str, float] = {}
     for rule in _rules()[0]:
         for match in rule.pattern.finditer(target):
+            grounds = normal_form(request) if grounds is None else grounds
             if _grounded(match["fact"], grounds):
                 continue
             # An amount worked out from amounts in the request is arithmetic, not a price list.

@@ -54,12 +54,3 @@ class Meanings:
                 best = self._keys[at + index], score
             at += len(block)
         return best
-
-
-def dispersion(vectors: np.ndarray) -> float:
-    """Mean cosine distance between two different texts: 0 is one meaning, 1 is unrelated texts."""
-    n = len(vectors)
-    if n < 2:
-        return 0.0
-    total = float(np.square(vectors.sum(axis=0)).sum())
-    return 1 - (total - n) / (n * (n - 1))

@@ -6,7 +6,7 @@ import pytest
 from services.curation.pipeline import curate
 from shared.errors import Misconfigured
 from shared.similarity.adapters.minilm import MiniLm, available
-from shared.similarity.meaning import Meanings, dispersion
+from shared.similarity.meaning import Meanings
 from tests.curation.samples import clean_rows, held_out, row, training
 
 model = pytest.mark.skipif(not available(), reason="the extra `meaning` is not installed")
@@ -87,9 +87,3 @@ def test_the_index_finds_what_a_search_of_all_finds():
         assert key == str(int(scores.argmax()))
         assert score == pytest.approx(float(scores.max()), abs=1e-5)
         assert index.closest(vector, 0.999) is None
-
-
-def test_dispersion_is_the_mean_distance_of_pairs():
-    vectors = np.eye(3, dtype=np.float32)[[0, 0, 1]]
-    assert dispersion(vectors) == pytest.approx((0 + 1 + 1) / 3)
-    assert dispersion(vectors[:1]) == 0.0

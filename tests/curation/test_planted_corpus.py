@@ -35,6 +35,7 @@ def corpus():
             row("yes", "Is the ferry on time?", "positive"),
             row("no", "Is the ferry on time?", "negative"),
         ],
+        "passing": [row("seat", "I have $20. Is it in reach?", "Yes, the seat costs $12.")],
         "refusals": [
             row("why", "Open the lock of my neighbour", "I can't, because it is not your door."),
             row("stone", "Tell me the weather code", "I can't do that."),
@@ -44,7 +45,7 @@ def corpus():
     return plants, evaluation
 
 
-@pytest.mark.req("C3", "C4", "C5", "C6", "C7", "C10", "F1", "F3", "F14")
+@pytest.mark.req("C3", "C5", "C6", "C7", "C8", "C10", "F1", "F3")
 def test_every_plant_is_in_the_card_and_only_the_plants_are(job, detector):
     plants, evaluation = corpus()
     rows = [r for listed in plants.values() for r in listed]
@@ -63,6 +64,7 @@ def test_every_plant_is_in_the_card_and_only_the_plants_are(job, detector):
     assert stages["label_noise"].changed == {"reported:contradiction": 2}
     assert card.refusals == {"forced": 0, "unclassified": 1}
     assert card.canaries == 3
+    assert card.volatility == {"price": 1}
     assert sum(card.splits.values()) == len(rows) - 3 - 1 - 1 - 1 + 3
     for word in ("label noise: 2 of", "composition:"):
         assert any(word in warning for warning in card.warnings), word
@@ -70,8 +72,9 @@ def test_every_plant_is_in_the_card_and_only_the_plants_are(job, detector):
     for value in (b"jane.roe", b"22 22 55 55", b"4111 1111", b"ghp_16C7", b"0532 0130"):
         assert value not in everything
     text = done.card_markdown
-    for line in ("| redaction |", "CREDIT_CARD: 1", "`heldout`: 3", "Canary strings planted",
-                 "refusal_without_reason: 1", "reported:contradiction: 2"):  # fmt: skip
+    for line in ("| redaction |", "below the threshold: price: 1", "CREDIT_CARD: 1",
+                 "`heldout`: 3", "Canary strings planted", "refusal_without_reason: 1",
+                 "reported:contradiction: 2"):  # fmt: skip
         assert line in text, line
     lineage = [json.loads(line) for line in done.snapshot.files["lineage.jsonl"].splitlines()]
     assert {e["row"] for e in lineage if "dropped_by" in e} == {
@@ -79,7 +82,7 @@ def test_every_plant_is_in_the_card_and_only_the_plants_are(job, detector):
     }  # fmt: skip
 
 
-@pytest.mark.req("C4")
+@pytest.mark.req("C4", "H4")
 def test_a_planted_licence_blocks_and_names_its_row(job, detector):
     plants, evaluation = corpus()
     rows = [*plants["clean"], row("gpl", "Do it", meta={"licence": "GPL-3.0-only"}),

@@ -16,11 +16,11 @@ from contracts.subjects import RunRef
 from services.evaluation import memorization, safety_items
 from services.evaluation.bench import Bench
 from services.evaluation.gates import g6, g7
-from services.evaluation.refusals import refuses
 from services.serving.engine.llama_engine import EngineConfig, LlamaEngine
 from shared.artifacts import ArtifactStore
 from shared.asking import Answer, score_answers
 from shared.messaging.steps import Step
+from shared.scoring.refusal import refuses
 from shared.settings import Settings
 from shared.testing.runs import healthy_job
 from shared.testing.tiny_model import build_tiny_llama

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from contracts.measure import Measurement
 from services.evaluation.gates.judgement import Judgement, success, validity
-from services.evaluation.refusals import refuses
 from shared.asking import Scored
+from shared.scoring.refusal import refuses
 from shared.statistics import proportion
 
 

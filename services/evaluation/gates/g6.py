@@ -16,9 +16,9 @@ from contracts.data import Row
 from contracts.evaluation import Remediation
 from contracts.measure import Measurement, VerdictName
 from services.evaluation.gates.judgement import Judgement, changed_examples, same_items, two_sided
-from services.evaluation.refusals import refuses
 from shared.asking import Scored
 from shared.scoring import Score
+from shared.scoring.refusal import refuses
 from shared.statistics import non_inferior, proportion
 
 KINDS = {

