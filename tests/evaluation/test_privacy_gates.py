@@ -206,6 +206,7 @@ def overfit(base: Path, folder: Path, rows: list[Row], steps: int) -> Path:
     width = max(map(len, batch))
     ids = torch.tensor([b + [0] * (width - len(b)) for b in batch])
     wanted = torch.tensor([x + [-100] * (width - len(x)) for x in labels])
+    torch.set_num_threads(1)  # so small a model only waits for its second thread
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     for _ in range(steps):
         loss = model(input_ids=ids, labels=wanted).loss
@@ -243,7 +244,7 @@ async def judged(base: Path, adapter: Path, rows: list[Row], canary: str, home: 
     )
     candidate = trained("sha256:" + "c" * 64)
     run = Run(ref=RunRef("acme", "r1"), job=healthy_job(), trained=candidate, dataset=curated)
-    engine = LlamaEngine(base, EngineConfig(slots=8, step_tokens=256))
+    engine = LlamaEngine(base, EngineConfig(slots=8, step_tokens=256, threads=1))
     try:
         with Server(engine, lambda _digest: adapter) as server:
             server.directory.apply(fact(candidate, seq=1))
