@@ -109,6 +109,8 @@ def read_file(path: Path) -> JobFile:
             raise _unreadable(path.name, "is empty", SEE_SCHEMA)
         lines = dict(_lines(node, (), path))
         return JobFile(path, yaml.load(text, Loader=_Loader), lines)
+    except RecursionError as error:
+        raise _unreadable(path.name, "is nested too deeply", SEE_SCHEMA) from error
     except json.JSONDecodeError as error:
         where = f"{path.name}:{error.lineno}"
         raise _unreadable(where, f"is not JSON: {error.msg}", "correct the syntax") from error
