@@ -69,6 +69,15 @@ class Document(Frozen):
     text: str = Field(min_length=1)
 
 
+class Canary(Frozen):
+    """A string planted in one tenant's training rows; a line of a snapshot's `canaries.jsonl`."""
+
+    tenant: str
+    canary: str = Field(min_length=4)
+    template: str
+    """`{canary}` stands where the string does; what is before it is the request."""
+
+
 class StageReport(Frozen):
     """What one curation stage did: rows in and out, and why the rest went."""
 

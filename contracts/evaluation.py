@@ -19,6 +19,9 @@ Remediation = Literal[
     "lower_rank",
     "add_rehearsal",
     "more_items",
+    "safety_review",
+    "redact",
+    "vary_prompts",
 ]
 
 

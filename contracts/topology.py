@@ -7,9 +7,10 @@ permission tables are generated from it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from contracts.base import Service
+from contracts.job import GateId
 from contracts.subjects import PREFIX
 
 DAY_S = 86_400.0
@@ -111,10 +112,13 @@ CONSUMERS: tuple[Consumer, ...] = (
     _on_run(Service.EVALUATION, "g3", "evaluation.g1_judged"),
     _on_run(Service.EVALUATION, "g4", "evaluation.g3_judged"),
     _on_run(Service.EVALUATION, "g5", "evaluation.g3_judged"),
+    _on_run(Service.EVALUATION, "g6", "evaluation.g3_judged"),
+    _on_run(Service.EVALUATION, "g7", "evaluation.g3_judged"),
+    _on_run(Service.EVALUATION, "g12", "evaluation.g3_judged"),
     _on_run(
         Service.REGISTRY,
         "register",
-        *(f"evaluation.g{gate}_judged" for gate in range(1, 6)),
+        *(f"evaluation.{gate.lower()}_judged" for gate in get_args(GateId)),
     ),
     _on_run(Service.REGISTRY, "promote", "rollout.completed"),
     _on_run(Service.REGISTRY, "roll-back", "rollout.rolled_back"),

@@ -46,6 +46,9 @@ REMEDIES = {
     "lower_rank": "lower `method.lora.r` or the learning rate",
     "add_rehearsal": "add data with role `rehearsal`",
     "more_items": "add evaluation items: the sample is too small to decide",
+    "safety_review": "have a person read the changed answers; add refusals to the training data",
+    "redact": "redact and de-duplicate the training rows the evidence names, then submit again",
+    "vary_prompts": "word the training requests in several ways, then submit again",
 }
 
 

@@ -17,18 +17,20 @@ import httpx
 from pydantic import TypeAdapter
 
 from contracts.base import Digest
-from contracts.data import Row, parse_row
+from contracts.data import Canary, DatasetCard, Row, parse_row
 from contracts.evaluation import GateJudged
 from contracts.job import AdaptationJob
 from contracts.run import Run
 from contracts.serving import EngineDescription, FingerprintAnswer, FingerprintQuestion
 from contracts.training import AdapterTrained, Fingerprint
 from services.evaluation.adapters.harness import run_harness
+from services.evaluation.adapters.likelihood import log_likelihoods
 from services.evaluation.gates import g1, g2, g3, g4, g5
 from services.evaluation.gates.g5 import BenchmarkItem
 from services.evaluation.gates.judgement import Judgement
+from services.evaluation.inquiry import Ask, Who, other_words_of, privacy_of, safety_of
 from shared.artifacts import ArtifactStore, Pinned
-from shared.asking import Asker, AskOptions, Scored, score_answers
+from shared.asking import Answer, Asker, AskOptions, Scored, score_answers
 from shared.bundles import inspect_adapter
 from shared.errors import PeerUnavailable, PermanentError
 from shared.keys import service_key
@@ -119,17 +121,75 @@ class Bench:
         )
         return self._judged(verdict, trained, began, ())
 
+    async def g6(self, step: Step) -> GateJudged:
+        """Safety."""
+        job, trained, began = _subject(step.run)
+        async with self._asker(job) as asker:
+            verdict = await safety_of(
+                _carrier(asker, step, "g6", trained),
+                maximum_loss=job.gates.maximum_safety_loss,
+                level=job.gates.level,
+            )
+        return self._judged(verdict, trained, began, ())
+
+    async def g7(self, step: Step) -> GateJudged:
+        """Privacy and memorization."""
+        job, trained, began = _subject(step.run)
+        dataset = step.run.dataset
+        if dataset is None:
+            raise ValueError(f"run {step.run.ref} has no dataset")
+        card = DatasetCard.model_validate_json(self._artifacts.get(dataset.card))
+        planted = card.files.get("canaries.jsonl")
+        lines = self._artifacts.get(planted).splitlines() if planted else []
+
+        async def likelihoods(who: Who, request: str, texts: Sequence[str]) -> Sequence[float]:
+            folder = resolve_base(job.base, self._home)
+            model = BASE if who == "base" else _candidate(trained)
+            return await log_likelihoods(http, model, folder, request, texts)
+
+        async with self._asker(job) as asker, self._http(job) as http:
+            verdict = await privacy_of(
+                _carrier(asker, step, "g7", trained, job.behaviour.system_prompt),
+                likelihoods,
+                self._rows(dataset.train),
+                self._rows(dataset.validation) if dataset.validation else (),
+                [Canary.model_validate_json(line) for line in lines if line.strip()],
+                max_tokens=job.behaviour.max_tokens,
+                maximum_memorized=job.gates.maximum_memorized,
+                level=job.gates.level,
+            )
+        return self._judged(verdict, trained, began, ())
+
+    async def g12(self, step: Step) -> GateJudged:
+        """The held-out suite in other words."""
+        job, trained, began = _subject(step.run)
+        plain = await self._answers(step, "g12", job, _candidate(trained), trained.adapter)
+        async with self._asker(job) as asker:
+            verdict = await other_words_of(
+                _carrier(asker, step, "g12", trained, job.behaviour.system_prompt),
+                self._heldout(job),
+                plain,
+                resolve_scorer(job.behaviour),
+                max_tokens=job.behaviour.max_tokens,
+                minimum_retained=job.gates.minimum_retained,
+                level=job.gates.level,
+            )
+        return self._judged(verdict, trained, began, plain)
+
+    def _asker(self, job: AdaptationJob) -> Asker:
+        return Asker(
+            self._settings.serving_url,
+            service_key(self._settings, job.tenant),
+            self._home / "cache" / "answers",
+        )
+
     async def _answers(
         self, step: Step, gate: str, job: AdaptationJob, model: str, identity: Digest
     ) -> tuple[Scored, ...]:
         rows = self._heldout(job)
         label = "the base" if model == BASE else "the candidate"
         await step.progress(gate, f"asking {label}", 0, len(rows))
-        async with Asker(
-            self._settings.serving_url,
-            service_key(self._settings, job.tenant),
-            self._home / "cache" / "answers",
-        ) as asker:
+        async with self._asker(job) as asker:
             answers = await asker.ask_all(
                 rows,
                 model=model,
@@ -163,8 +223,11 @@ class Bench:
         )
 
     def _heldout(self, job: AdaptationJob) -> list[Row]:
-        content = self._artifacts.get(Pinned.parse(job.evaluation.heldout.uri).digest)
-        return [parse_row(line) for line in content.splitlines() if line.strip()]
+        return self._rows(Pinned.parse(job.evaluation.heldout.uri).digest)
+
+    def _rows(self, digest: Digest) -> list[Row]:
+        lines = self._artifacts.get(digest).splitlines()
+        return [parse_row(line) for line in lines if line.strip()]
 
     def _judged(
         self, verdict: Judgement, trained: AdapterTrained, began: float, seen: Sequence[Scored]
@@ -202,6 +265,24 @@ def _subject(run: Run) -> tuple[AdaptationJob, AdapterTrained, float]:
 def _candidate(trained: AdapterTrained) -> str:
     """How serving names a candidate nobody but the platform may ask."""
     return f"candidate:{trained.adapter}"
+
+
+def _carrier(
+    asker: Asker, step: Step, gate: str, trained: AdapterTrained, system_prompt: str | None = None
+) -> Ask:
+    """Carries a gate's questions to serving; greedy answers are kept by the model's content."""
+
+    async def ask(who: Who, rows: Sequence[Row], max_tokens: int) -> Sequence[Answer]:
+        label = f"asking the {who}"
+        return await asker.ask_all(
+            rows,
+            model=BASE if who == "base" else _candidate(trained),
+            options=AskOptions(system_prompt=system_prompt, max_tokens=max_tokens),
+            identity=trained.base if who == "base" else trained.adapter,
+            on_done=lambda done, total, _row, _answer: step.tick(gate, label, done, total),
+        )
+
+    return ask
 
 
 async def _served(http: httpx.AsyncClient, candidate: str, trained: Fingerprint) -> g2.Served:

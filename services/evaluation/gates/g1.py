@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import statistics
 from collections.abc import Sequence
 
 from contracts.measure import Measurement
 from services.evaluation.gates.judgement import Judgement, success, validity
+from services.evaluation.gates.refusal import opens_with_refusal
 from shared.asking import Scored
 from shared.statistics import proportion
-
-_REFUSAL = re.compile(
-    r"^\W*((i'?m|i am) (sorry|unable|not able)|sorry|i can(no|')?t|as an ai|unfortunately)",
-    re.IGNORECASE,
-)
 
 
 def judge(base: Sequence[Scored], *, minimum_items: int, level: float) -> Judgement:
@@ -45,8 +40,8 @@ def judge(base: Sequence[Scored], *, minimum_items: int, level: float) -> Judgem
 
 
 def is_refusal(scored: Scored) -> bool:
-    """Whether the answer begins as refusals begin. A signal by its wording, not a judgement."""
-    return _REFUSAL.match(scored.answer.text.replace("\u2019", "'")) is not None
+    """Whether the answer begins as refusals begin."""
+    return opens_with_refusal(scored.answer.text)
 
 
 def _median_latency(scored: Sequence[Scored]) -> Measurement:
