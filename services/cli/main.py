@@ -23,6 +23,7 @@ from services.cli.commands import (
     doctor,
     economics,
     failures,
+    gate,
     provision,
     revocations,
     runs,
@@ -71,6 +72,7 @@ app.command()(watch.watch)
 app.command()(runs.runs)
 app.command()(show.show)
 app.command()(compare.compare)
+app.command()(gate.gate)
 app.command()(steer.cancel)
 app.command()(steer.retry)
 app.command()(steer.approve)
