@@ -104,6 +104,7 @@ CONSUMERS: tuple[Consumer, ...] = (
     ),
     Consumer(service=Service.DIAGNOSIS, purpose="retry", stream="JOBS", filters=_commands("retry")),
     _on_run(Service.DIAGNOSIS, "diagnose", "diagnosis.accepted"),
+    _on_run(Service.DIAGNOSIS, "replan", "evaluation.g5_judged"),
     _on_run(Service.CURATION, "curate", "diagnosis.train_advised", "synthesis.synthesized"),
     _on_run(Service.SYNTHESIS, "synthesize", "curation.synthesis_requested"),
     _on_run(Service.TRAINING, "train", "curation.curated"),

@@ -125,6 +125,11 @@ def _accepted(event: RunAccepted) -> Telling:
         details=(
             f"base {job.base.label}, deployment {job.rollout.deployment}, "
             f"job {_short(event.job_digest)}",
+            *(
+                [f"replanned after {event.replan.gate} failed: {event.replan.change}"]
+                if event.replan
+                else []
+            ),
         ),
     )
 

@@ -9,9 +9,11 @@ from pydantic import ValidationError
 
 from contracts.commands import Cancel
 from contracts.diagnosis import RunAccepted, RunCancelled
+from contracts.evaluation import GateJudged
 from contracts.subjects import RunRef
 from services.diagnosis.clinic import Clinic, Verdict
 from services.diagnosis.intake import Intake
+from services.diagnosis.replanning import next_attempt
 from shared.errors import PermanentError
 from shared.messaging.runlog import RunClosed
 from shared.messaging.steps import Malformed, Step, Steps
@@ -82,6 +84,18 @@ def register(steps: Steps, intake: Intake, clinic: Clinic) -> None:
         await steps.runlog.append(
             ref, again, cause=cause, key=f"attempt-{again.attempt}", reopen=True
         )
+
+    @steps.on("replan", after_the_end=True)
+    async def replan(step: Step) -> None:
+        """A gate failed: the job's attempt budget may allow a changed attempt (G11)."""
+        if not isinstance(step.trigger.event, GateJudged):
+            return
+        again = next_attempt(step.run, step.trigger.event)
+        if again is not None:
+            key = f"attempt-{again.attempt}"
+            await steps.runlog.append(
+                step.run.ref, again, cause=step.trigger.id, key=key, reopen=True
+            )
 
     @steps.on("diagnose")
     async def diagnose(step: Step) -> Verdict:

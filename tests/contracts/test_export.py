@@ -148,6 +148,7 @@ def test_what_each_service_receives_is_what_its_consumers_filter() -> None:
         "job.cancel",
         "job.retry",
         "diagnosis.accepted",
+        "evaluation.gate_judged",
     }
 
 
