@@ -183,7 +183,7 @@ def _received(consumer: Consumer, channels: dict[str, Json]) -> list[str]:
 
 def _examples(address: str) -> list[str]:
     """Subjects of a channel, one for each gate where the gate is part of them."""
-    gates = [f"g{number}" for number in range(1, len(get_args(GateId)) + 1)]
+    gates = [gate.lower() for gate in get_args(GateId)]
     spelled = (
         [address.replace("{gate}", gate) for gate in gates] if "{gate}" in address else [address]
     )

@@ -120,6 +120,15 @@ class LineAgreement(Frozen):
     """Share of the commonest label."""
 
 
+class Canary(Frozen):
+    """A string planted in one tenant's training rows; a line of a snapshot's `canaries.jsonl`."""
+
+    tenant: str
+    canary: str = Field(min_length=4)
+    template: str
+    """`{canary}` stands where the string does; what is before it is the request."""
+
+
 class StageReport(Frozen):
     """What one curation stage did: rows in and out, and why the rest went."""
 

@@ -93,6 +93,18 @@ class Diagnosis(Frozen):
     base_usage: Usage | None = None
 
 
+class Replan(Frozen):
+    """Why another attempt began, and what is different in it (G11)."""
+
+    gate: str
+    """The gate that failed."""
+    remediation: str
+    change: str
+    """The field of the job, its old and its new value."""
+    candidate: Digest
+    """The adapter that failed."""
+
+
 class RunAccepted(Event):
     """The job is valid and its inputs are pinned: `job` names data by digest from here on."""
 
@@ -101,6 +113,8 @@ class RunAccepted(Event):
     job: AdaptationJob
     job_digest: Digest
     attempt: int = Field(default=1, ge=1)
+    replan: Replan | None = None
+    """Set where a failed gate began this attempt; `job` then has the change."""
 
 
 class RunRejected(Event):

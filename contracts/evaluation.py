@@ -22,6 +22,9 @@ Remediation = Literal[
     "redact",
     "deduplicate",
     "more_items",
+    "safety_review",
+    "redact",
+    "vary_prompts",
 ]
 
 

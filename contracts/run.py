@@ -28,7 +28,7 @@ from contracts.diagnosis import (
 from contracts.envelope import Recorded
 from contracts.evaluation import GateJudged
 from contracts.fault import StepFailed
-from contracts.job import AdaptationJob, GateId
+from contracts.job import AdaptationJob, GateId, GatePolicy
 from contracts.registry import (
     AdapterPromoted,
     AdapterWithdrawn,
@@ -107,8 +107,9 @@ class Run:
         """Whether every gate the job requires has passed on the present candidate."""
         if self.job is None:
             return False
-        verdicts = (self.gates.get(gate) for gate in self.job.gates.required)
-        return all(v is not None and v.verdict == "passed" for v in verdicts)
+        policy = self.job.gates
+        verdicts = [(gate, self.gates.get(gate)) for gate in policy.required]
+        return all(v is not None and policy.accepts(gate, v.verdict) for gate, v in verdicts)
 
     def apply(self, record: Recorded) -> Run:
         """The run after one more fact. Pure."""
@@ -165,7 +166,9 @@ def _step(run: Run, event: Event) -> Run:
             return replace(run, status="failed")
         case GateJudged():
             run = replace(run, gates={**run.gates, event.gate: event})
-            return run if event.verdict == "passed" else replace(run, status="failed")
+            policy = run.job.gates if run.job else GatePolicy()
+            accepted = policy.accepts(event.gate, event.verdict)
+            return run if accepted else replace(run, status="failed")
         case CandidateRegistered():
             return replace(run, registered=event)
         case StageStarted():

@@ -107,6 +107,7 @@ CONSUMERS: tuple[Consumer, ...] = (
         service=Service.DIAGNOSIS, purpose="observe", stream="JOBS", filters=_commands("observe")
     ),
     _on_run(Service.DIAGNOSIS, "diagnose", "diagnosis.accepted"),
+    _on_run(Service.DIAGNOSIS, "replan", "evaluation.g5_judged"),
     _on_run(Service.CURATION, "curate", "diagnosis.train_advised", "synthesis.synthesized"),
     _on_run(Service.SYNTHESIS, "synthesize", "curation.synthesis_requested"),
     _on_run(Service.TRAINING, "train", "curation.curated"),
@@ -117,6 +118,7 @@ CONSUMERS: tuple[Consumer, ...] = (
     _on_run(Service.EVALUATION, "g5", "evaluation.g3_judged"),
     _on_run(Service.EVALUATION, "g6", "evaluation.g3_judged"),
     _on_run(Service.EVALUATION, "g7", "evaluation.g3_judged"),
+    _on_run(Service.EVALUATION, "g12", "evaluation.g3_judged"),
     _on_run(
         Service.REGISTRY,
         "register",

@@ -25,6 +25,7 @@ from services.cli.commands import (
     doctor,
     economics,
     failures,
+    gate,
     history,
     keys,
     label,
@@ -78,6 +79,7 @@ app.command()(runs.runs)
 app.command()(show.show)
 app.command()(compare.compare)
 app.command()(history.history)
+app.command()(gate.gate)
 app.command()(steer.cancel)
 app.command()(steer.retry)
 app.command()(steer.approve)

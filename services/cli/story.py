@@ -54,6 +54,9 @@ REMEDIES = {
     "lower_rank": "lower `method.lora.r` or the learning rate",
     "add_rehearsal": "add data with role `rehearsal`",
     "more_items": "add evaluation items: the sample is too small to decide",
+    "safety_review": "have a person read the changed answers; add refusals to the training data",
+    "redact": "redact and de-duplicate the training rows the evidence names, then submit again",
+    "vary_prompts": "word the training requests in several ways, then submit again",
 }
 
 
@@ -130,6 +133,11 @@ def _accepted(event: RunAccepted) -> Telling:
         details=(
             f"base {job.base.label}, deployment {job.rollout.deployment}, "
             f"job {_short(event.job_digest)}",
+            *(
+                [f"replanned after {event.replan.gate} failed: {event.replan.change}"]
+                if event.replan
+                else []
+            ),
         ),
     )
 

@@ -9,10 +9,12 @@ from pydantic import ValidationError
 
 from contracts.commands import Cancel, Observe
 from contracts.diagnosis import RunAccepted, RunCancelled
+from contracts.evaluation import GateJudged
 from contracts.subjects import RunRef
 from services.diagnosis.clinic import Clinic, Verdict
 from services.diagnosis.intake import Intake, job_digest
 from services.diagnosis.reopening import observed, reconsidered
+from services.diagnosis.replanning import next_attempt
 from shared.errors import PermanentError
 from shared.messaging.runlog import RunClosed
 from shared.messaging.steps import Malformed, Step, Steps
@@ -96,6 +98,18 @@ def register(steps: Steps, intake: Intake, clinic: Clinic) -> None:
             raise UnknownRun(f"there is no run {ref}", mend="see `sluice runs`")
         if fact := reconsidered(run, seen):
             await steps.runlog.append(ref, fact, cause=cause_of(message), reopen=True)
+
+    @steps.on("replan", after_the_end=True)
+    async def replan(step: Step) -> None:
+        """A gate failed: the job's attempt budget may allow a changed attempt (G11)."""
+        if not isinstance(step.trigger.event, GateJudged):
+            return
+        again = next_attempt(step.run, step.trigger.event)
+        if again is not None:
+            key = f"attempt-{again.attempt}"
+            await steps.runlog.append(
+                step.run.ref, again, cause=step.trigger.id, key=key, reopen=True
+            )
 
     @steps.on("diagnose")
     async def diagnose(step: Step) -> Verdict:

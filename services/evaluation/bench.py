@@ -17,24 +17,18 @@ import httpx
 from pydantic import TypeAdapter
 
 from contracts.base import Digest
-from contracts.data import DatasetCard, Row, parse_row
+from contracts.data import Canary, DatasetCard, Row, parse_row
 from contracts.evaluation import GateJudged
 from contracts.job import AdaptationJob
 from contracts.run import Run
-from contracts.serving import (
-    EngineDescription,
-    FingerprintAnswer,
-    FingerprintQuestion,
-    ScoreAnswer,
-    ScoreQuestion,
-)
+from contracts.serving import EngineDescription, FingerprintAnswer, FingerprintQuestion
 from contracts.training import AdapterTrained, Fingerprint
-from services.evaluation import memorization, safety_items
 from services.evaluation.adapters.harness import run_harness
-from services.evaluation.gates import g1, g2, g3, g4, g5, g6, g7
+from services.evaluation.adapters.likelihood import log_likelihoods
+from services.evaluation.gates import g1, g2, g3, g4, g5
 from services.evaluation.gates.g5 import BenchmarkItem
 from services.evaluation.gates.judgement import Judgement
-from services.evaluation.memorization import Canary, Exposed
+from services.evaluation.inquiry import Ask, Who, other_words_of, privacy_of, safety_of
 from shared.artifacts import ArtifactStore, Pinned
 from shared.asking import Answer, Asker, AskOptions, Scored, score_answers
 from shared.bundles import inspect_adapter
@@ -47,9 +41,6 @@ from shared.settings import Settings
 
 _FINGERPRINTS = TypeAdapter(tuple[Fingerprint, ...])
 BASE = "base"
-SAFETY_TOKENS = 24
-"""How an answer begins shows whether it refuses."""
-PROBE_TOKENS = 96
 
 
 class Bench:
@@ -131,134 +122,87 @@ class Bench:
         return self._judged(verdict, trained, began, ())
 
     async def g6(self, step: Step) -> GateJudged:
-        """Safety and red team."""
+        """Safety."""
         job, trained, began = _subject(step.run)
-        rows = safety_items.rows()
-        options = AskOptions(system_prompt=job.behaviour.system_prompt, max_tokens=SAFETY_TOKENS)
-        base, candidate = (
-            score_answers(rows, answers, g6.score)
-            for answers in await self._both(step, "g6", rows, options, job, trained)
-        )
-        verdict = g6.judge(
-            rows,
-            base,
-            candidate,
-            maximum_decay=job.gates.maximum_safety_decay,
-            level=job.gates.level,
-        )
-        return self._judged(verdict, trained, began, candidate)
+        async with self._asker(job) as asker:
+            verdict = await safety_of(
+                _carrier(asker, step, "g6", trained),
+                maximum_loss=job.gates.maximum_safety_loss,
+                level=job.gates.level,
+            )
+        return self._judged(verdict, trained, began, ())
 
     async def g7(self, step: Step) -> GateJudged:
         """Privacy and memorization."""
         job, trained, began = _subject(step.run)
-        rows, canaries = await asyncio.to_thread(self._training_rows, step.run)
-        probes, census = memorization.probes(rows)
-        asked = [probe.asked for probe in probes]
-        options = AskOptions(max_tokens=PROBE_TOKENS, continue_last=True)
-        base, candidate = await self._both(step, "g7", asked, options, job, trained)
-        reproduced = [
-            g7.Reproduced(
-                item=probe.asked.id,
-                rest=len(probe.rest),
-                base=memorization.reproduced(probe.rest, before.text),
-                candidate=memorization.reproduced(probe.rest, after.text),
-                output=after.text,
+        dataset = step.run.dataset
+        if dataset is None:
+            raise ValueError(f"run {step.run.ref} has no dataset")
+        card = DatasetCard.model_validate_json(self._artifacts.get(dataset.card))
+        planted = card.files.get("canaries.jsonl")
+        lines = self._artifacts.get(planted).splitlines() if planted else []
+
+        async def likelihoods(who: Who, request: str, texts: Sequence[str]) -> Sequence[float]:
+            folder = resolve_base(job.base, self._home)
+            model = BASE if who == "base" else _candidate(trained)
+            return await log_likelihoods(http, model, folder, request, texts)
+
+        async with self._asker(job) as asker, self._http(job) as http:
+            verdict = await privacy_of(
+                _carrier(asker, step, "g7", trained, job.behaviour.system_prompt),
+                likelihoods,
+                self._rows(dataset.train),
+                self._rows(dataset.validation) if dataset.validation else (),
+                [Canary.model_validate_json(line) for line in lines if line.strip()],
+                max_tokens=job.behaviour.max_tokens,
+                maximum_memorized=job.gates.maximum_memorized,
+                level=job.gates.level,
             )
-            for probe, before, after in zip(probes, base, candidate, strict=True)
-        ]
-        exposed = await self._exposures(step, job, _candidate(trained), canaries)
-        leaked = memorization.leaks([answer.text for answer in candidate], rows)
-        verdict = g7.judge(
-            reproduced,
-            exposed,
-            leaked,
-            census=census,
-            maximum_extraction=job.gates.maximum_extraction,
-            level=job.gates.level,
-        )
         return self._judged(verdict, trained, began, ())
 
-    async def _exposures(
-        self, step: Step, job: AdaptationJob, model: str, canaries: Sequence[Canary]
-    ) -> list[Exposed]:
-        """Each planted canary, ranked by the candidate among random ones."""
-        found = []
-        async with self._http(job) as http:
-            for number, canary in enumerate(canaries):
-                step.tick("g7", "ranking canaries", number, len(canaries))
-                question = ScoreQuestion(
-                    model=model,
-                    messages=({"role": "user", "content": canary.request},),
-                    answers=(canary.canary, *memorization.alternatives(canary)),
-                )
-                body = question.model_dump(mode="json")
-                request = http.build_request("POST", "internal/score", json=body)
-                scored = ScoreAnswer.model_validate_json(await _send(http, request))
-                planted, *others = scored.logprobs
-                found.append(memorization.exposed(canary, planted, others))
-        return found
+    async def g12(self, step: Step) -> GateJudged:
+        """The held-out suite in other words."""
+        job, trained, began = _subject(step.run)
+        plain = await self._answers(step, "g12", job, _candidate(trained), trained.adapter)
+        async with self._asker(job) as asker:
+            verdict = await other_words_of(
+                _carrier(asker, step, "g12", trained, job.behaviour.system_prompt),
+                self._heldout(job),
+                plain,
+                resolve_scorer(job.behaviour),
+                max_tokens=job.behaviour.max_tokens,
+                minimum_retained=job.gates.minimum_retained,
+                level=job.gates.level,
+            )
+        return self._judged(verdict, trained, began, plain)
 
-    def _training_rows(self, run: Run) -> tuple[list[Row], list[Canary]]:
-        """What the candidate was trained on, and the canaries planted in it."""
-        if run.dataset is None:
-            return [], []
-        card = DatasetCard.model_validate_json(self._artifacts.get(run.dataset.card))
-        content = self._artifacts.get(run.dataset.train)
-        rows = [parse_row(line) for line in content.splitlines() if line.strip()]
-        planted = card.files.get("canaries.jsonl")
-        return rows, memorization.read_canaries(self._artifacts.get(planted)) if planted else []
-
-    async def _both(
-        self,
-        step: Step,
-        gate: str,
-        rows: Sequence[Row],
-        options: AskOptions,
-        job: AdaptationJob,
-        trained: AdapterTrained,
-    ) -> tuple[list[Answer], list[Answer]]:
-        """The base's answers and the candidate's."""
-        base = await self._ask(step, gate, rows, options, job, BASE, trained.base)
-        candidate = _candidate(trained)
-        return base, await self._ask(step, gate, rows, options, job, candidate, trained.adapter)
+    def _asker(self, job: AdaptationJob) -> Asker:
+        return Asker(
+            self._settings.serving_url,
+            service_key(self._settings, job.tenant),
+            self._home / "cache" / "answers",
+        )
 
     async def _answers(
         self, step: Step, gate: str, job: AdaptationJob, model: str, identity: Digest
     ) -> tuple[Scored, ...]:
-        """The held-out items, answered and scored."""
         rows = self._heldout(job)
-        options = AskOptions(
-            system_prompt=job.behaviour.system_prompt, max_tokens=job.behaviour.max_tokens
-        )
-        answers = await self._ask(step, gate, rows, options, job, model, identity)
-        return score_answers(rows, answers, resolve_scorer(job.behaviour))
-
-    async def _ask(
-        self,
-        step: Step,
-        gate: str,
-        rows: Sequence[Row],
-        options: AskOptions,
-        job: AdaptationJob,
-        model: str,
-        identity: Digest,
-    ) -> list[Answer]:
         label = "the base" if model == BASE else "the candidate"
         await step.progress(gate, f"asking {label}", 0, len(rows))
-        async with Asker(
-            self._settings.serving_url,
-            service_key(self._settings, job.tenant),
-            self._home / "cache" / "answers",
-        ) as asker:
-            return await asker.ask_all(
+        async with self._asker(job) as asker:
+            answers = await asker.ask_all(
                 rows,
                 model=model,
-                options=options,
+                options=AskOptions(
+                    system_prompt=job.behaviour.system_prompt,
+                    max_tokens=job.behaviour.max_tokens,
+                ),
                 identity=identity,
                 on_done=lambda done, total, _row, _answer: step.tick(
                     gate, f"asking {label}", done, total
                 ),
             )
+        return score_answers(rows, answers, resolve_scorer(job.behaviour))
 
     async def _benchmark(
         self, step: Step, job: AdaptationJob, model: str, identity: Digest
@@ -279,8 +223,11 @@ class Bench:
         )
 
     def _heldout(self, job: AdaptationJob) -> list[Row]:
-        content = self._artifacts.get(Pinned.parse(job.evaluation.heldout.uri).digest)
-        return [parse_row(line) for line in content.splitlines() if line.strip()]
+        return self._rows(Pinned.parse(job.evaluation.heldout.uri).digest)
+
+    def _rows(self, digest: Digest) -> list[Row]:
+        lines = self._artifacts.get(digest).splitlines()
+        return [parse_row(line) for line in lines if line.strip()]
 
     def _judged(
         self, verdict: Judgement, trained: AdapterTrained, began: float, seen: Sequence[Scored]
@@ -318,6 +265,24 @@ def _subject(run: Run) -> tuple[AdaptationJob, AdapterTrained, float]:
 def _candidate(trained: AdapterTrained) -> str:
     """How serving names a candidate nobody but the platform may ask."""
     return f"candidate:{trained.adapter}"
+
+
+def _carrier(
+    asker: Asker, step: Step, gate: str, trained: AdapterTrained, system_prompt: str | None = None
+) -> Ask:
+    """Carries a gate's questions to serving; greedy answers are kept by the model's content."""
+
+    async def ask(who: Who, rows: Sequence[Row], max_tokens: int) -> Sequence[Answer]:
+        label = f"asking the {who}"
+        return await asker.ask_all(
+            rows,
+            model=BASE if who == "base" else _candidate(trained),
+            options=AskOptions(system_prompt=system_prompt, max_tokens=max_tokens),
+            identity=trained.base if who == "base" else trained.adapter,
+            on_done=lambda done, total, _row, _answer: step.tick(gate, label, done, total),
+        )
+
+    return ask
 
 
 async def _served(http: httpx.AsyncClient, candidate: str, trained: Fingerprint) -> g2.Served:

@@ -1,7 +1,7 @@
 """Evaluation's steps: one consumer per gate, one verdict event each.
 
-G2 is cheap and comes first, then G1 and G3; G4 to G7 run side by side. A verdict that is not
-`passed` ends the run, and the step of a gate still under way is cancelled by it.
+G2 is cheap and comes first, then G1 and G3; all others run side by side. A verdict that the job's
+policy does not accept ends the run, and the step of a gate still under way is cancelled by it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ def register(steps: Steps, bench: Bench) -> None:
         "G5": bench.g5,
         "G6": bench.g6,
         "G7": bench.g7,
+        "G12": bench.g12,
     }
     for gate, judge in gates.items():
         steps.on(gate.lower(), done=_settled(gate))(judge)

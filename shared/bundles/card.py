@@ -46,7 +46,8 @@ def open_card(envelope: bytes, keys: Sequence[PublicKey], *, threshold: int = 1)
     passed = {
         verdict.gate
         for verdict in card.gates
-        if verdict.verdict == "passed" and verdict.candidate == card.training.adapter
+        if card.job.gates.accepts(verdict.gate, verdict.verdict)
+        and verdict.candidate == card.training.adapter
     }
     if lacking := [gate for gate in card.job.gates.required if gate not in passed]:
         raise SignatureInvalid(f"the card has no passed verdict for {', '.join(lacking)}")

@@ -60,12 +60,14 @@ def _misfits(made: Attestation, signed: SignedCard) -> Iterator[str]:
 
 
 def missing_verdicts(chain: Sequence[Opened], signed: SignedCard) -> tuple[str, ...]:
-    """Required names whose newest verdict is not `passed`."""
+    """Required names whose newest verdict the job's policy does not accept."""
     newest = {
         link.attestation.name: link.attestation.verdict.verdict
         for link in chain
         if link.attestation is not None
     }
     return tuple(
-        name for name in required_attestations(signed.card.job) if newest.get(name) != "passed"
+        name
+        for name in required_attestations(signed.card.job)
+        if not signed.card.job.gates.accepts(name, newest.get(name, ""))
     )

@@ -24,6 +24,7 @@ from contracts.job import (
     DataSource,
     Evaluation,
     EvaluationSet,
+    GatePolicy,
     Provenance,
     RolloutPolicy,
 )
@@ -71,6 +72,7 @@ def healthy_job() -> AdaptationJob:
         evaluation=Evaluation(
             dev=EvaluationSet(uri=digest("dev"), licence="Apache-2.0"), heldout=licensed
         ),
+        gates=GatePolicy(required=("G1", "G2", "G3", "G4", "G5")),
         rollout=RolloutPolicy(deployment="assistant"),
     )
 
@@ -133,7 +135,7 @@ def advised() -> TrainingAdvised:
 
 
 def gate_verdicts(candidate: Digest) -> list[GateJudged]:
-    """Every gate of this version, passed, in the order the gates run."""
+    """Every gate that `healthy_job` requires, passed, in the order the gates run."""
     gains = {
         "G3": (_gain("task_success", 0.0, 0.613),),
         "G5": (_gain("sluice_basics", 0.662, 0.658),),

@@ -149,6 +149,7 @@ def test_what_each_service_receives_is_what_its_consumers_filter() -> None:
         "job.retry",
         "job.observe",
         "diagnosis.accepted",
+        "evaluation.gate_judged",
     }
 
 

@@ -242,7 +242,11 @@ def write_job(folder: Path, **changes: Any) -> Path:
         },
         "curation": {"composition": {"positive": 1.0, "boundary": 0.0, "negative": 0.0}},
         # A random base knows nothing that it could forget: the margin lets any decay pass.
-        "gates": {"minimum_validity": 0.8, "maximum_decay": 1.0},
+        "gates": {
+            "required": ["G1", "G2", "G3", "G4", "G5"],
+            "minimum_validity": 0.8,
+            "maximum_decay": 1.0,
+        },
         "rollout": {
             "deployment": "answers",
             "shadow_outcomes": 6,

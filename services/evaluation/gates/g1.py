@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from contracts.measure import Measurement
 from services.evaluation.gates.judgement import Judgement, success, validity
+from services.evaluation.gates.refusal import opens_with_refusal
 from shared.asking import Scored
-from shared.scoring.refusal import refuses
 from shared.statistics import proportion
 
 
@@ -19,7 +19,7 @@ def judge(base: Sequence[Scored], *, minimum_items: int, level: float) -> Judgem
     measurements = (
         right,
         validity("base_validity", base, level),
-        proportion("base_refusals", sum(refuses(s.answer.text) for s in base), n, level),
+        proportion("base_refusals", sum(map(is_refusal, base)), n, level),
         proportion("base_cut_off", sum(s.cut_off for s in base), n, level),
         _median_latency(base),
     )
@@ -37,6 +37,11 @@ def judge(base: Sequence[Scored], *, minimum_items: int, level: float) -> Judgem
         summary=f"The frozen base succeeds on {right.value:.1%} of {n} held-out items.",
         measurements=measurements,
     )
+
+
+def is_refusal(scored: Scored) -> bool:
+    """Whether the answer begins as refusals begin."""
+    return opens_with_refusal(scored.answer.text)
 
 
 def _median_latency(scored: Sequence[Scored]) -> Measurement:
