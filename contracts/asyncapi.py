@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from contracts.alerts import Alert
 from contracts.base import Event, Service
 from contracts.catalog import EVENTS
-from contracts.commands import Approve, Cancel, Retry, Withdraw
+from contracts.commands import Approve, Cancel, Reconsider, Retry, Withdraw
 from contracts.documents import DOCUMENTS
 from contracts.fault import StepFailed
 from contracts.job import AdaptationJob, GateId
@@ -32,6 +32,7 @@ COMMANDS: dict[str, type[BaseModel]] = {
     "retry": Retry,
     "approve": Approve,
     "withdraw": Withdraw,
+    "reconsider": Reconsider,
 }
 _PARAMETERS = {
     "tenant": "The tenant: 1-64 of a-z 0-9 _ -.",

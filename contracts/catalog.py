@@ -15,6 +15,7 @@ EVENTS: dict[str, type[Event]] = {
         diagnosis.DiagnosisConcluded,
         diagnosis.TrainingDeclined,
         diagnosis.DiagnosisHalted,
+        diagnosis.DecisionReopened,
         curation.SynthesisRequested,
         curation.DatasetCurated,
         curation.CurationHalted,

@@ -108,6 +108,8 @@ class RunRejected(Event):
     service: ClassVar[Service] = Service.DIAGNOSIS
     fact: ClassVar[str] = "rejected"
     problems: tuple[Problem, ...]
+    job: AdaptationJob | None = None
+    """The job, where the document is one: what a decision is re-opened on."""
 
 
 class RunCancelled(Event):
@@ -157,3 +159,14 @@ class DiagnosisHalted(Event):
     problems: tuple[Problem, ...]
     diagnosis: Diagnosis | None = None
     """What was measured, where a preflight spoke after the measuring."""
+
+
+class DecisionReopened(Event):
+    """A condition the decision hangs on has changed (D4, E2). What follows is the next fact."""
+
+    service: ClassVar[Service] = Service.DIAGNOSIS
+    fact: ClassVar[str] = "reopened"
+    reason: str
+    """Which condition, and the numbers before and after."""
+    news: dict[str, float]
+    """What was reported to have changed."""

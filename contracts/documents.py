@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from contracts.alerts import Alert
 from contracts.card import AdaptationCard, Attestation, DoNotTrain, Promotion, Revocation
 from contracts.catalog import EVENTS
-from contracts.commands import Approve, Cancel, Retry, Withdraw
+from contracts.commands import Approve, Cancel, Reconsider, Retry, Withdraw
 from contracts.data import DatasetCard, Document, Row
 from contracts.economics import Ledger
 from contracts.failures import FailureReport, Trace
@@ -42,6 +42,7 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "command.retry": Retry,
     "command.approve": Approve,
     "command.withdraw": Withdraw,
+    "command.reconsider": Reconsider,
     **{name.removeprefix("sluice.v1."): event for name, event in EVENTS.items()},
 }
 """File name → the model behind it. Events are named by their CloudEvents type."""

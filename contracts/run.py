@@ -9,6 +9,7 @@ from typing import Literal
 from contracts.base import Digest, Event
 from contracts.curation import CurationHalted, DatasetCurated, SynthesisRequested
 from contracts.diagnosis import (
+    DecisionReopened,
     Diagnosis,
     DiagnosisConcluded,
     DiagnosisHalted,
@@ -128,6 +129,8 @@ def _step(run: Run, event: Event) -> Run:
             )
         case RunRejected():
             return replace(run, status="rejected")
+        case DecisionReopened():
+            return run  # what follows from it is a fact of its own
         case RunCancelled():
             return run if run.closed else replace(run, status="cancelled")
         case TrainingAdvised():

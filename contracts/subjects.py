@@ -10,7 +10,7 @@ PREFIX = "sluice.v1"
 
 
 def command(tenant: str, run: str, verb: str) -> str:
-    """A user's command: `verb` is submit, cancel, retry, approve or withdraw."""
+    """A user's command: `verb` is submit, cancel, retry, approve, withdraw or reconsider."""
     return f"{PREFIX}.job.{tenant}.{run}.{verb}"
 
 

@@ -102,6 +102,12 @@ CONSUMERS: tuple[Consumer, ...] = (
         service=Service.DIAGNOSIS, purpose="cancel", stream="JOBS", filters=_commands("cancel")
     ),
     Consumer(service=Service.DIAGNOSIS, purpose="retry", stream="JOBS", filters=_commands("retry")),
+    Consumer(
+        service=Service.DIAGNOSIS,
+        purpose="reconsider",
+        stream="JOBS",
+        filters=_commands("reconsider"),
+    ),
     _on_run(Service.DIAGNOSIS, "diagnose", "diagnosis.accepted"),
     _on_run(Service.CURATION, "curate", "diagnosis.train_advised", "synthesis.synthesized"),
     _on_run(Service.SYNTHESIS, "synthesize", "curation.synthesis_requested"),

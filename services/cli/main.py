@@ -24,6 +24,7 @@ from services.cli.commands import (
     economics,
     failures,
     provision,
+    reopen,
     revocations,
     runs,
     schema,
@@ -75,6 +76,7 @@ app.command()(steer.cancel)
 app.command()(steer.retry)
 app.command()(steer.approve)
 app.command()(steer.withdraw)
+app.command()(reopen.reopen)
 app.command()(revocations.revocations)
 app.command()(card.card)
 app.command()(verify.verify)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from contracts.base import Event, Problem
 from contracts.curation import CurationHalted, DatasetCurated, SynthesisRequested
 from contracts.diagnosis import (
+    DecisionReopened,
     Diagnosis,
     DiagnosisConcluded,
     DiagnosisHalted,
@@ -136,6 +137,13 @@ def _cancelled(event: RunCancelled) -> Telling:
         headline="cancelled" + (f": {event.reason}" if event.reason else ""),
         mood="bad",
         mends=("start again with `sluice retry`",),
+    )
+
+
+def _reopened(event: DecisionReopened) -> Telling:
+    return Telling(
+        headline="decision re-opened",
+        details=(event.reason, *(f"{name}: {value:g}" for name, value in event.news.items())),
     )
 
 
@@ -318,6 +326,7 @@ _TELLERS: dict[type[Event], Callable[[Any], Telling]] = {
     RunAccepted: _accepted,
     RunRejected: _rejected,
     RunCancelled: _cancelled,
+    DecisionReopened: _reopened,
     TrainingAdvised: _advised,
     DiagnosisConcluded: _concluded,
     TrainingDeclined: _declined,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contracts.base import Event
 from contracts.curation import CurationHalted, DatasetCurated, SynthesisRequested
 from contracts.diagnosis import (
+    DecisionReopened,
     DiagnosisConcluded,
     DiagnosisHalted,
     RunAccepted,
@@ -30,6 +31,8 @@ def sentence(event: Event) -> str:
             return f"Job rejected: {len(problems)} problem(s)."
         case RunCancelled(reason=reason):
             return f"Cancelled{': ' + reason if reason else ''}."
+        case DecisionReopened(reason=reason):
+            return f"Decision re-opened: {reason}."
         case TrainingAdvised(choice=choice):
             return f"Training advised by {choice.method}: {choice.reason}."
         case DiagnosisConcluded(choice=choice):

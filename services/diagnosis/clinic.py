@@ -24,6 +24,7 @@ from contracts.job import AdaptationJob
 from contracts.run import Run
 from services.diagnosis.bench import Bench, Model
 from services.diagnosis.method import choose, preflight
+from services.diagnosis.reopening import REOPEN_WHEN
 from services.diagnosis.retrieval import read_documents
 from services.diagnosis.routing import routed
 from services.diagnosis.rungs import Way, base_options, trials
@@ -41,12 +42,6 @@ from shared.settings import Settings
 from shared.signing import SigningKey, sign
 
 NAMED = 20
-REOPEN_WHEN = (
-    "the measured success of the rung that suffices falls below the target",
-    "price, traffic or latency of that rung changes",
-    "the behaviour or its evaluation sets change",
-)
-
 Verdict = TrainingAdvised | TrainingDeclined | DiagnosisConcluded | DiagnosisHalted
 
 

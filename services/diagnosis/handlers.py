@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from nats.aio.msg import Msg
 from pydantic import ValidationError
 
-from contracts.commands import Cancel
-from contracts.diagnosis import RunAccepted, RunCancelled
+from contracts.commands import Cancel, Reconsider
+from contracts.diagnosis import DecisionReopened, RunAccepted, RunCancelled
 from contracts.subjects import RunRef
 from services.diagnosis.clinic import Clinic, Verdict
 from services.diagnosis.intake import Intake
+from services.diagnosis.reopening import Reopening, reopening
 from shared.errors import PermanentError
 from shared.messaging.runlog import RunClosed
 from shared.messaging.steps import Malformed, Step, Steps
+
+log = logging.getLogger("sluice.diagnosis")
 
 
 class UnknownRun(PermanentError):
@@ -30,7 +34,7 @@ class RunActive(PermanentError):
 
 
 def register(steps: Steps, intake: Intake, clinic: Clinic) -> None:
-    """Subscribe to submit, cancel and retry commands and to accepted runs."""
+    """Subscribe to submit, cancel, retry and reconsider commands and to accepted runs."""
 
     @steps.command("submit")
     async def submit(ref: RunRef, message: Msg) -> None:
@@ -82,6 +86,28 @@ def register(steps: Steps, intake: Intake, clinic: Clinic) -> None:
         await steps.runlog.append(
             ref, again, cause=cause, key=f"attempt-{again.attempt}", reopen=True
         )
+
+    @steps.command("reconsider")
+    async def reconsider(ref: RunRef, message: Msg) -> None:
+        try:
+            command = Reconsider.model_validate_json(message.data or b"{}")
+        except ValidationError as error:
+            raise Malformed(
+                f"reconsider of {ref}: {error}", mend="see `sluice schema command.reconsider`"
+            ) from error
+        run = await steps.runlog.load(ref)
+        if not run.version:
+            raise UnknownRun(f"there is no run {ref}", mend="see `sluice runs`")
+        cause = cause_of(message)
+        if run.log[-1].cause == cause and not isinstance(run.log[-1].event, DecisionReopened):
+            return
+        match reopening(run, command):
+            case str() as stands:
+                log.info("the decision of %s stands: %s", ref, stands)
+            case Reopening() as found:
+                await steps.runlog.append(ref, found.fact, cause=cause, reopen=True)
+                if (follows := await asyncio.to_thread(found.next_fact, ref, intake)) is not None:
+                    await steps.runlog.append(ref, follows, cause=cause, reopen=True)
 
     @steps.on("diagnose")
     async def diagnose(step: Step) -> Verdict:

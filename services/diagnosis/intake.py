@@ -46,7 +46,7 @@ class Intake:
         pinned, problems = self._pin(job)
         problems = [*self._policy_problems(ref, job), *problems]
         if problems:
-            return RunRejected(problems=tuple(problems))
+            return RunRejected(problems=tuple(problems), job=pinned)
         return RunAccepted(job=pinned, job_digest=job_digest(pinned))
 
     def _policy_problems(self, ref: RunRef, job: AdaptationJob) -> Iterator[Problem]:

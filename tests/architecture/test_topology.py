@@ -15,7 +15,7 @@ from contracts.job import GateId
 from contracts.subjects import PREFIX
 from contracts.topology import CONSUMERS, STREAMS, Consumer, stream
 
-VERBS = {"submit", "cancel", "retry", "approve", "withdraw"}
+VERBS = {"submit", "cancel", "retry", "approve", "withdraw", "reconsider"}
 
 TERMINAL = {
     "diagnosis.rejected",
@@ -23,6 +23,7 @@ TERMINAL = {
     "diagnosis.concluded",
     "diagnosis.train_declined",
     "diagnosis.halted",
+    "diagnosis.reopened",
     "curation.halted",
     "training.started",
     "training.stopped",

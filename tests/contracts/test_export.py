@@ -147,6 +147,7 @@ def test_what_each_service_receives_is_what_its_consumers_filter() -> None:
         "job.submit",
         "job.cancel",
         "job.retry",
+        "job.reconsider",
         "diagnosis.accepted",
     }
 
