@@ -23,6 +23,7 @@ from services.cli.commands import (
     doctor,
     economics,
     failures,
+    merge,
     provision,
     reopen,
     revocations,
@@ -84,6 +85,7 @@ app.command()(alerts.alerts)
 app.add_typer(dead.app, name="dead")
 app.command()(failures.failures)
 app.command()(economics.economics)
+app.command()(merge.merge)
 app.command()(schema.schema)
 app.command()(doctor.doctor)
 app.command()(provision.provision)
