@@ -11,7 +11,7 @@ from contracts.card import AdaptationCard, Attestation, DoNotTrain, Promotion, R
 from contracts.catalog import EVENTS
 from contracts.commands import Approve, Cancel, Reconsider, Retry, Withdraw
 from contracts.data import DatasetCard, Document, Row
-from contracts.economics import Ledger
+from contracts.economics import Ledger, Pilots
 from contracts.failures import FailureReport, Trace
 from contracts.job import AdaptationJob
 from contracts.progress import Progress
@@ -24,6 +24,7 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "job": AdaptationJob,
     "row": Row,
     "ledger": Ledger,
+    "pilots": Pilots,
     "document": Document,
     "failure-trace": Trace,
     "failure-report": FailureReport,

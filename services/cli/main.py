@@ -28,6 +28,7 @@ from services.cli.commands import (
     reopen,
     revocations,
     runs,
+    scaling,
     schema,
     show,
     steer,
@@ -85,6 +86,7 @@ app.command()(alerts.alerts)
 app.add_typer(dead.app, name="dead")
 app.command()(failures.failures)
 app.command()(economics.economics)
+app.command()(scaling.scaling)
 app.command()(merge.merge)
 app.command()(schema.schema)
 app.command()(doctor.doctor)
