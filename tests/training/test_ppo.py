@@ -157,3 +157,10 @@ def test_a_run_that_is_lost_stops_by_its_name(session, make_ppo_plan, change, re
         method("ppo")(work)
     assert stop.value.reason == reason
     assert stop.value.mend
+
+
+@pytest.mark.req("T6")
+def test_several_processes_are_refused_by_name(session, make_ppo_plan, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RunStopped, match="one process"):
+        method("ppo")(session(make_ppo_plan()))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import torch
 
 from contracts.job import PpoParameters
+from services.training.adapters import world
 from services.training.adapters.base import load_base
 from services.training.adapters.methods.lora import lora_config
 from services.training.adapters.ppo.checkpoint import keep_reward, kept_reward
@@ -36,6 +37,10 @@ def train(session: Session) -> Trained:
             "method_unavailable",
             "the recipe has no lora or no preference parameters",
             "set method.lora and method.preference",
+        )
+    if world.size() > 1:
+        raise RunStopped(
+            "method_unavailable", "ppo trains in one process", "start the trainer without torchrun"
         )
     ppo, beta = recipe.preference.ppo or PpoParameters(), recipe.preference.beta
 
