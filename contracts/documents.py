@@ -18,7 +18,7 @@ from contracts.card import (
 from contracts.catalog import EVENTS
 from contracts.commands import Approve, Cancel, Hold, Observe, Retry, Rollback, Withdraw
 from contracts.data import Annotation, DatasetCard, Document, Row, RowTemplate
-from contracts.economics import Ledger
+from contracts.economics import Ledger, Pilots
 from contracts.failures import FailureReport, Trace
 from contracts.job import AdaptationJob
 from contracts.progress import Progress
@@ -33,6 +33,7 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "annotation": Annotation,
     "row-template": RowTemplate,
     "ledger": Ledger,
+    "pilots": Pilots,
     "document": Document,
     "failure-trace": Trace,
     "failure-report": FailureReport,

@@ -70,3 +70,31 @@ class Ledger(Frozen):
     """The student has to have paid for itself by then."""
     claimed_break_even_tokens: float | None = Field(default=None, ge=0)
     """A figure to be checked against these numbers."""
+
+
+class Pilot(Frozen):
+    """One small distillation that was run to its end."""
+
+    parameters: float = Field(gt=0)
+    """Of the student."""
+    tokens: float = Field(gt=0)
+    """It was distilled on."""
+    teacher_loss: float | None = Field(default=None, gt=0)
+    """Cross-entropy of its teacher on the evaluation set."""
+    loss: float = Field(gt=0)
+    """Cross-entropy of the student on the same set."""
+
+
+class PilotTarget(Frozen):
+    """The student whose loss is asked for."""
+
+    parameters: float = Field(gt=0)
+    tokens: float = Field(gt=0)
+
+
+class Pilots(Frozen):
+    """`sluice scaling` reads it."""
+
+    schema_: Literal["sluice.pilots/v1"] = Field(default="sluice.pilots/v1", alias="schema")
+    runs: tuple[Pilot, ...] = Field(min_length=1)
+    target: PilotTarget | None = None

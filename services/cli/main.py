@@ -29,10 +29,12 @@ from services.cli.commands import (
     history,
     keys,
     label,
+    merge,
     package,
     provision,
     revocations,
     runs,
+    scaling,
     schema,
     show,
     steer,
@@ -99,6 +101,8 @@ app.add_typer(data.app, name="data")
 app.command()(failures.failures)
 app.command()(economics.economics)
 app.command()(label.label)
+app.command()(scaling.scaling)
+app.command()(merge.merge)
 app.command()(schema.schema)
 app.command()(doctor.doctor)
 app.command()(provision.provision)

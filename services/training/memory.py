@@ -30,8 +30,10 @@ RUNTIME_BYTES = 800 * 1024**2
 """What the interpreter, torch, the libraries and the tokenizer hold before the first weight."""
 TURN_TOKENS = 12
 """What a chat template writes around a message, at most."""
-SEQUENCES = {"dpo": 2}
+SEQUENCES = {"dpo": 2, "ppo": 2}
 """Method → sequences of one row in the backward pass, where not 1: chosen and rejected."""
+ADAPTERS = {"ppo": 3}
+"""Method → adapters on the one base, where not 1: actor, critic and reward."""
 LOGIT_COPIES = 4
 """Logits, their log-softmax, its gradient and one temporary."""
 
@@ -128,7 +130,7 @@ def estimate(
     A row of a method that compares answers is a sequence for each of them. `completion_length` is
     how many of the tokens the loss looks at (all, if unsaid).
     """
-    adapter = lora_parameters(model, lora) if lora is not None else 0
+    adapter = lora_parameters(model, lora) * ADAPTERS.get(method, 1) if lora is not None else 0
     trainable = adapter if lora is not None else model.parameters
     sequences = batch_size * SEQUENCES.get(method, 1)
     weights = (model.parameters + adapter) * BYTES

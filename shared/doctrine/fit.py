@@ -1,8 +1,8 @@
 """Whether training rows have the shape their recipe learns from (T1).
 
-Demonstrations (LoRA) show an answer to give. Pairs (DPO) have a better answer and a worse one to
-the same request. A row that says nothing, or says the opposite of another row, is refused by name
-before anything is trained: the loss would take it silently.
+Demonstrations (LoRA) show an answer to give. Pairs (DPO, PPO) have a better answer and a worse one
+to the same request. A row that says nothing, or says the opposite of another row, is refused by
+name before anything is trained: the loss would take it silently.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from contracts.base import Problem
 from contracts.data import Row
 
-PAIRED = frozenset({"dpo"})
+PAIRED = frozenset({"dpo", "ppo"})
 """Recipes that learn from pairs."""
 
 

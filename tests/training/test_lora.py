@@ -70,7 +70,7 @@ def test_a_learning_rate_far_too_high_stops_with_a_name_and_a_good_checkpoint(
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        pytest.param({"method": "ppo"}, "method_unavailable", id="a method we lack"),
+        pytest.param({"method": "rumination"}, "method_unavailable", id="a method we lack"),
         pytest.param({"lora": None}, "method_unavailable", id="no rank"),
         pytest.param({"base": "sha256:" + "0" * 64}, "base_missing", id="another base"),
     ],

@@ -29,14 +29,16 @@ def peak_memory_bytes() -> int:
 class Channel:
     """Writes reports, and a heartbeat whenever nothing was written for `SILENCE_S`."""
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, steps: int, *, speaks: bool = True) -> None:
+        """`speaks` is False in all processes of a training but its first."""
         self._steps = steps
         self._step = 0
         self._message = "starting"
         self._lock = threading.Lock()
         self._last = time.monotonic()
         self._closed = threading.Event()
-        self._out = os.fdopen(os.dup(1), "w", buffering=1)
+        out = os.dup(1) if speaks else os.open(os.devnull, os.O_WRONLY)
+        self._out = os.fdopen(out, "w", buffering=1)
         os.dup2(2, 1)
         sys.stdout = sys.stderr
         self._heart = threading.Thread(target=self._beat, daemon=True, name="heartbeat")

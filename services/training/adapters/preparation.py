@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from contracts.curation import DatasetCurated
 from contracts.data import Row
-from contracts.job import AdaptationJob
+from contracts.job import AdaptationJob, PpoParameters
 from services.training.adapters.process import available_memory_bytes
 from services.training.adapters.tokens import read_rows
 from services.training.memory import (
@@ -69,6 +69,9 @@ def prepare(
         store.fetch(curated.validation, work / "validation.jsonl") if curated.validation else None
     )
     length, completion_length = longest(read_rows(train), token_counter(base))
+    if recipe.method == "ppo":  # it answers for itself, and every answer may be the longest
+        sampled = (job.method.preference.ppo or PpoParameters()).answer_tokens
+        length, completion_length = length + sampled, max(completion_length, sampled)
     memory = estimate(
         ModelDimensions.of(json.loads((base / "config.json").read_text())),
         method=recipe.method,

@@ -25,6 +25,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
+from services.training.adapters import world
 from services.training.adapters.channel import peak_memory_bytes
 from services.training.adapters.checkpoints import newest_sealed, prune, seal, step_of
 from services.training.adapters.completion_head import add_completion_head
@@ -44,7 +45,7 @@ def shared_arguments(plan: TrainerPlan, checkpoints: Path) -> dict[str, Any]:
         "output_dir": str(checkpoints),
         "max_steps": plan.steps,
         "learning_rate": train.learning_rate,
-        "per_device_train_batch_size": train.batch_size,
+        "per_device_train_batch_size": world.share_of(train.batch_size),
         "gradient_accumulation_steps": train.gradient_accumulation,
         "max_grad_norm": 1.0,
         "weight_decay": 0.0,
@@ -58,6 +59,7 @@ def shared_arguments(plan: TrainerPlan, checkpoints: Path) -> dict[str, Any]:
         "report_to": "none",
         "disable_tqdm": True,
         "bf16": train.precision == "bfloat16",
+        "ddp_backend": "gloo" if world.size() > 1 and not torch.cuda.is_available() else None,
         "use_cpu": not torch.cuda.is_available(),
         "gradient_checkpointing": False,
         "dataloader_num_workers": 0,
@@ -135,7 +137,9 @@ class SessionTrainer(Trainer):
         """
         root, plan = self._session.checkpoints, self._session.plan
         root.mkdir(parents=True, exist_ok=True)
-        prune(root)
+        if world.rank() == 0:
+            prune(root)
+        self.accelerator.wait_for_everyone()
         checkpoint = newest_sealed(root)
         if checkpoint is not None and step_of(checkpoint) >= plan.steps:
             self._load_finished(checkpoint)
@@ -143,7 +147,7 @@ class SessionTrainer(Trainer):
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
             # what is measured from here on is the adapter in float32, as it is saved
             self.accelerator.unwrap_model(self.network, keep_fp32_wrapper=False)
-        if self._session.is_cancelled():
+        if world.anywhere(self._session.is_cancelled()):
             raise Cancelled
         return step_of(checkpoint) if checkpoint else None
 
@@ -191,10 +195,14 @@ class SessionTrainer(Trainer):
         folder = self._session.checkpoints / f"checkpoint-{step}"
         if newest_sealed(self._session.checkpoints) == folder:
             return
+        self.accelerator.wait_for_everyone()
         self._session.channel.working(f"saving the checkpoint of step {step}")
         super()._save_checkpoint(model, trial)
-        seal(folder)
-        prune(self._session.checkpoints)
+        self.accelerator.wait_for_everyone()
+        if world.rank() == 0:
+            seal(folder)
+            prune(self._session.checkpoints)
+        self.accelerator.wait_for_everyone()
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """None: the registry writes the adapter's card."""
@@ -213,7 +221,7 @@ class _Reports(TrainerCallback):
         self._session.channel.working(f"training step {step + 1} of {state.max_steps}", step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self._session.is_cancelled():
+        if world.anywhere(self._session.is_cancelled()):
             control.should_save = control.should_training_stop = True
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

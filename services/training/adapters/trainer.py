@@ -37,10 +37,11 @@ def main(arguments: list[str] | None = None) -> int:
         die_with_parent(given.parent)
     cancelled = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: cancelled.set())
-    if lock_folder(given.work) is None:
+    first = os.environ.get("RANK", "0") == "0"
+    if first and lock_folder(given.work) is None:
         return ExitCode.BUSY
     plan = TrainerPlan.model_validate_json((given.work / PLAN_FILE).read_bytes())
-    with Channel(plan.steps) as channel:
+    with Channel(plan.steps, speaks=first) as channel:
         session = Session(
             work=given.work, plan=plan, channel=channel, is_cancelled=cancelled.is_set
         )
@@ -50,6 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(session: Session) -> int:
     try:
         result = read_result(session.work) or _train(session)
+        if result is None:
+            return ExitCode.DONE  # the first process has it
     except Cancelled:
         return ExitCode.CANCELLED
     except Exception as error:
@@ -60,14 +63,18 @@ def _run(session: Session) -> int:
     return ExitCode.DONE
 
 
-def _train(session: Session) -> TrainResult:
+def _train(session: Session) -> TrainResult | None:
+    """The result; None in a process that is not the first."""
     began_s = time.monotonic()
     session.channel.working("loading the training libraries")
     _prepare_libraries(session.plan)
+    from services.training.adapters import world
     from services.training.adapters.artifact import write_adapter
     from services.training.adapters.methods import method
 
     trained = method(session.plan.recipe.method)(session)
+    if world.rank() > 0:
+        return None
     weights = write_adapter(session, trained)
     result = TrainResult(
         weights=weights,
