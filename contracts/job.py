@@ -174,12 +174,19 @@ class Hyperparameters(Frozen):
 class PreferenceParameters(Frozen):
     """Preference tuning: a LoRA adapter learns from judged answers; the base is the reference.
 
-    `dpo` (Rafailov et al., 2023) reads pairs of a better and a worse answer.
+    `dpo` (Rafailov et al., 2023) and `ipo` (Azar et al., 2023) read pairs of a better and a worse
+    answer, `kto` (Ethayarajh et al., 2024) single answers marked desirable or not.
     """
 
-    objective: Literal["dpo"] = "dpo"
+    objective: Literal["dpo", "ipo", "kto"] = "dpo"
     beta: float = Field(default=0.1, gt=0)
     """How strongly the adapter is held to the base."""
+    desirable_weight: float = Field(default=1.0, gt=0)
+    """KTO: the weight of a desirable row's loss."""
+    undesirable_weight: float = Field(default=1.33, gt=0)
+    """KTO: the weight of an undesirable row's loss."""
+    weights: Literal["given", "auto"] = "given"
+    """KTO: `auto` ignores the two weights and takes them from the rows' counts (ERRATA 2)."""
 
 
 class Method(Frozen):

@@ -30,7 +30,7 @@ RUNTIME_BYTES = 800 * 1024**2
 """What the interpreter, torch, the libraries and the tokenizer hold before the first weight."""
 TURN_TOKENS = 12
 """What a chat template writes around a message, at most."""
-SEQUENCES = {"dpo": 2}
+SEQUENCES = {"dpo": 2, "ipo": 2}
 """Method → sequences of one row in the backward pass, where not 1: chosen and rejected."""
 LOGIT_COPIES = 4
 """Logits, their log-softmax, its gradient and one temporary."""

@@ -25,7 +25,7 @@ from services.training.health import RunStopped
 
 
 def train_pairs(session: Session, *, loss: str) -> Trained:
-    """Train a LoRA adapter on the dataset's pairs by TRL's DPO `loss` (`sigmoid`).
+    """Train a LoRA adapter on the dataset's pairs by TRL's DPO `loss` (`sigmoid`, `ipo`).
 
     Raises RunStopped, naming the row, for data that are not pairs.
     """
