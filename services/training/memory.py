@@ -8,7 +8,8 @@ goes through matrix products is halved, and each linear layer has a cast copy.
 
 An adapted layer also makes its base's output and drops it once the adapter's is added. glibc's
 aligned allocator does not reuse those blocks for what is kept, so they count: measured, not a law
-(`benchmarks/memory.py`; with MALLOC_MMAP_THRESHOLD_=1048576 they vanish).
+(`benchmarks/memory.py`; with MALLOC_MMAP_THRESHOLD_=1048576 they vanish). QLoRA's `loading` is of
+that kind too: each layer is read in float32 before it is quantized, and the heap keeps its place.
 """
 
 from __future__ import annotations
@@ -135,8 +136,10 @@ def estimate(
     if method == "qlora":
         weights -= round(model.linear_parameters * (BYTES - NF4_BYTES))
     scored = sequences * min(length, completion_length or length)
+    loading = round(model.linear_parameters * (BYTES - NF4_BYTES)) if method == "qlora" else 0
     return {
         "weights": weights,
+        **({"loading": loading} if loading else {}),
         "gradients": trainable * BYTES,
         "optimizer": 2 * trainable * BYTES,
         "activations": sequences * length * model.layers * _block_bytes(model, lora, precision)
