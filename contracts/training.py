@@ -13,6 +13,8 @@ StopReason = Literal[
     "out_of_memory",
     "not_a_number",
     "gradient_explosion",
+    "likelihood_displacement",
+    "logit_saturation",
     "base_missing",
     "dataset_missing",
     "disk_full",
