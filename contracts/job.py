@@ -164,6 +164,8 @@ class Hyperparameters(Frozen):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the matrix products; weights, gradients and the optimizer are float32 either way.
     `auto` is bfloat16 where the processor multiplies it natively; the recipe has the choice."""
+    optimizer: Literal["adamw", "paged_adamw"] = "adamw"
+    """`paged_adamw` moves its moments between GPU and host memory; it needs a CUDA GPU."""
     seed: int = 0
 
 
@@ -192,13 +194,20 @@ class PpoParameters(Frozen):
 class PreferenceParameters(Frozen):
     """Preference tuning: a LoRA adapter learns from judged answers; the base is the reference.
 
-    `dpo` (Rafailov et al., 2023) reads pairs of a better and a worse answer. `ppo` (Ouyang et al.,
-    2022) learns a reward from such pairs, then samples answers to their prompts and raises it.
+    `dpo` (Rafailov et al., 2023) and `ipo` (Azar et al., 2023) read pairs of a better and a worse
+    answer, `kto` (Ethayarajh et al., 2024) single answers marked desirable or not. `ppo` (Ouyang et
+    al., 2022) learns a reward from pairs, then samples answers to their prompts and raises it.
     """
 
-    objective: Literal["dpo", "ppo"] = "dpo"
+    objective: Literal["dpo", "ipo", "kto", "ppo"] = "dpo"
     beta: float = Field(default=0.1, gt=0)
     """How strongly the adapter is held to the base."""
+    desirable_weight: float = Field(default=1.0, gt=0)
+    """KTO: the weight of a desirable row's loss."""
+    undesirable_weight: float = Field(default=1.33, gt=0)
+    """KTO: the weight of an undesirable row's loss."""
+    weights: Literal["given", "auto"] = "given"
+    """KTO: `auto` ignores the two weights and takes them from the rows' counts (ERRATA 2)."""
     ppo: PpoParameters | None = None
     """Read where the objective is `ppo`; None is its defaults."""
 

@@ -15,6 +15,8 @@ StopReason = Literal[
     "gradient_explosion",
     "policy_collapse",
     "reward_hacking",
+    "likelihood_displacement",
+    "logit_saturation",
     "base_missing",
     "dataset_missing",
     "disk_full",

@@ -8,7 +8,8 @@ goes through matrix products is halved, and each linear layer has a cast copy.
 
 An adapted layer also makes its base's output and drops it once the adapter's is added. glibc's
 aligned allocator does not reuse those blocks for what is kept, so they count: measured, not a law
-(`benchmarks/memory.py`; with MALLOC_MMAP_THRESHOLD_=1048576 they vanish).
+(`benchmarks/memory.py`; with MALLOC_MMAP_THRESHOLD_=1048576 they vanish). QLoRA's `loading` is of
+that kind too: each layer is read in float32 before it is quantized, and the heap keeps its place.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ RUNTIME_BYTES = 800 * 1024**2
 """What the interpreter, torch, the libraries and the tokenizer hold before the first weight."""
 TURN_TOKENS = 12
 """What a chat template writes around a message, at most."""
-SEQUENCES = {"dpo": 2, "ppo": 2}
+SEQUENCES = {"dpo": 2, "ipo": 2, "ppo": 2}
 """Method → sequences of one row in the backward pass, where not 1: chosen and rejected."""
 ADAPTERS = {"ppo": 3}
 """Method → adapters on the one base, where not 1: actor, critic and reward."""
@@ -137,8 +138,10 @@ def estimate(
     if method == "qlora":
         weights -= round(model.linear_parameters * (BYTES - NF4_BYTES))
     scored = sequences * min(length, completion_length or length)
+    loading = round(model.linear_parameters * (BYTES - NF4_BYTES)) if method == "qlora" else 0
     return {
         "weights": weights,
+        **({"loading": loading} if loading else {}),
         "gradients": trainable * BYTES,
         "optimizer": 2 * trainable * BYTES,
         "activations": sequences * length * model.layers * _block_bytes(model, lora, precision)

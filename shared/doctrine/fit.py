@@ -1,8 +1,9 @@
 """Whether training rows have the shape their recipe learns from (T1).
 
-Demonstrations (LoRA) show an answer to give. Pairs (DPO, PPO) have a better answer and a worse one
-to the same request. A row that says nothing, or says the opposite of another row, is refused by
-name before anything is trained: the loss would take it silently.
+Demonstrations (LoRA) show an answer to give. Pairs (DPO, IPO, PPO) have a better answer and a worse one
+to the same request. Judged rows (KTO) have one answer, and a mark whether it is good. A row that
+says nothing, or says the opposite of another row, is refused by name before anything is trained:
+the loss would take it silently.
 """
 
 from __future__ import annotations
@@ -13,14 +14,18 @@ from typing import Any
 from contracts.base import Problem
 from contracts.data import Row
 
-PAIRED = frozenset({"dpo", "ppo"})
+PAIRED = frozenset({"dpo", "ipo", "ppo"})
 """Recipes that learn from pairs."""
+JUDGED = frozenset({"kto"})
+"""Recipes that learn from single answers marked `desirable` or not."""
 
 
 def unfit_rows(recipe: str, rows: Iterable[Row]) -> Iterator[Problem]:
     """A problem, with its mend, for every row that `recipe` cannot learn from. Pure."""
     if recipe in PAIRED:
         return _unfit_pairs(recipe, rows)
+    if recipe in JUDGED:
+        return _unfit_judged(recipe, rows)
     return _undesirable(recipe, rows)
 
 
@@ -32,6 +37,26 @@ def _undesirable(recipe: str, rows: Iterable[Row]) -> Iterator[Problem]:
                 f"its answer is marked undesirable, and {recipe} would teach it",
                 "drop the row, or use method.name preference",
             )
+
+
+def _unfit_judged(recipe: str, rows: Iterable[Row]) -> Iterator[Problem]:
+    marks: dict[Any, tuple[bool, str]] = {}
+    for row in rows:
+        answer = (row.target or "").strip()
+        if not answer:
+            yield _problem(row, "it has no `target`", "put the judged answer there")
+        elif row.desirable is None:
+            yield _problem(
+                row,
+                f"it does not say whether its answer is good, which {recipe} learns from",
+                "set `desirable` to true or false; for pairs use method.preference.objective dpo",
+            )
+        else:
+            mark, other = marks.setdefault((_request(row), answer), (row.desirable, row.id))
+            if mark != row.desirable:
+                yield _problem(
+                    row, f"it marks the opposite of row {other!r}", "keep the one that is right"
+                )
 
 
 def _unfit_pairs(recipe: str, rows: Iterable[Row]) -> Iterator[Problem]:

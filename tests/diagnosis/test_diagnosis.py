@@ -330,7 +330,7 @@ def test_too_few_rows_are_refused_unless_a_reason_is_given() -> None:
     (problem,) = preflight(job(), "lora", 99)
     assert "100 pairs; there are 99" in problem.problem
     assert preflight(job(method__data_range_override="a pilot"), "lora", 99) == ()
-    assert "cannot train" in preflight(job(), "qlora", 500)[0].problem
+    assert "cannot train" in preflight(job(), "sft", 5_000)[0].problem
 
 
 SOURCE = {"uri": "a", "licence": "MIT", "provenance": {"source": "s"}}

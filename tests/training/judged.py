@@ -36,6 +36,20 @@ def pair(i: int) -> Row:
     )
 
 
+def judged(i: int) -> Row:
+    """Row `i`, unpaired: the better answer for three of four requests, else the worse one."""
+    time, text = request(i)
+    good = i // 2 % 4 != 3
+    return Row.model_validate(
+        {
+            "id": f"j{i}",
+            "messages": [{"role": "user", "content": text}],
+            "target": ANSWERS[time][not good],
+            "desirable": good,
+        }
+    )
+
+
 def write(path: Path, rows: list[Row]) -> Path:
     path.write_text("".join(row.model_dump_json(exclude_defaults=True) + "\n" for row in rows))
     return path

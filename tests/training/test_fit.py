@@ -19,6 +19,15 @@ UNFIT = [
     pytest.param("dpo", [changed(1, target=None)], "no `target`", id="no better answer"),
     pytest.param("dpo", [changed(1, rejected=" good bye ")], "same answer", id="nothing differs"),
     pytest.param("dpo", [changed(1, desirable=False)], "undesirable", id="a bad better answer"),
+    pytest.param("ipo", [changed(1, rejected=None)], "no `rejected`", id="half a pair for ipo"),
+    pytest.param("kto", [changed(1)], "does not say", id="an answer nobody judged"),
+    pytest.param("kto", [changed(1, target=" ", desirable=True)], "no `target`", id="no answer"),
+    pytest.param(
+        "kto",
+        [changed(1, id="p3", desirable=True), changed(1, desirable=False)],
+        "opposite of row 'p3'",
+        id="judged both ways",
+    ),
     pytest.param("lora", [changed(1, desirable=False)], "would teach", id="a bad demonstration"),
     pytest.param(
         "dpo",

@@ -166,9 +166,31 @@ def test_qlora_keeps_the_blocks_in_four_bits_and_trains_what_lora_trains():
     )
     saved = full["weights"] - four_bits["weights"]
     assert saved / (SMOLLM2.linear_parameters * 4) == pytest.approx(7 / 8, abs=0.01)
+    assert four_bits.pop("loading") == saved
     assert {k: v for k, v in full.items() if k != "weights"} == {
         k: v for k, v in four_bits.items() if k != "weights"
     }
+
+
+@pytest.mark.req("D8")
+@pytest.mark.parametrize(
+    ("model", "measured_gib", "without_runtime"),
+    [pytest.param(SMOLLM2, 3.92, 3.14, id="135M"), pytest.param(SMALL, 1.61, 0.83, id="38M")],
+)
+def test_qlora_in_bfloat16_is_foreseen_with_a_margin(model, measured_gib, without_runtime):
+    """benchmarks/RESULTS.md: the estimate was 0.81 (0.76 without the baseline) of the measured."""
+    parts = estimate(
+        model,
+        method="qlora",
+        lora=LoraParameters(),
+        batch_size=4,
+        length=384,
+        completion_length=64,
+        precision="bfloat16",
+    )
+    total = sum(parts.values())
+    assert total / GIB == pytest.approx(measured_gib, rel=0.15)
+    assert (total - parts["runtime"]) / GIB == pytest.approx(without_runtime, rel=0.15)
 
 
 @pytest.mark.req("D8")

@@ -30,7 +30,15 @@ def logistic(h: float, _per_token: float) -> float:
     return math.log1p(math.exp(-BETA * h))
 
 
-LOSSES = {"dpo": ("sigmoid", logistic, math.log(2))}
+def squared(_h: float, per_token: float) -> float:
+    """(h - 1 / (2 beta))^2, h averaged per token: no beta on h (ERRATA 3)."""
+    return (per_token - 1 / (2 * BETA)) ** 2
+
+
+LOSSES = {
+    "dpo": ("sigmoid", logistic, math.log(2)),
+    "ipo": ("ipo", squared, 1 / (2 * BETA) ** 2),
+}
 """Method → TRL's loss, the formula by hand, and its value where the adapter is the base."""
 
 

@@ -12,8 +12,10 @@ from services.training.plan import TrainerPlan
 from shared.models import base_digest, tokenizer_digest
 
 
-def load_base(plan: TrainerPlan) -> tuple[Any, Any]:
+def load_base(plan: TrainerPlan, *, quantization: Any = None) -> tuple[Any, Any]:
     """The base model in float32 and its tokenizer, from safetensors alone.
+
+    `quantization` is a transformers quantization config for the blocks' linear layers.
 
     Raises RunStopped if the folder is gone, is not the recipe's base, or cannot end a turn.
     """
@@ -38,6 +40,10 @@ def load_base(plan: TrainerPlan) -> tuple[Any, Any]:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     model = AutoModelForCausalLM.from_pretrained(
-        plan.base, dtype=torch.float32, use_safetensors=True, local_files_only=True
+        plan.base,
+        dtype=torch.float32,
+        use_safetensors=True,
+        local_files_only=True,
+        quantization_config=quantization,
     )
     return model, tokenizer

@@ -22,10 +22,11 @@ from services.training.adapters.session import Session, Trained
 from services.training.adapters.session_trainer import SessionTrainer, shared_arguments
 from services.training.adapters.tokens import Pairs, encode_pairs, fitting_rows
 from services.training.health import RunStopped
+from services.training.preference_health import LikelihoodDisplacement, LogitSaturation
 
 
 def train_pairs(session: Session, *, loss: str) -> Trained:
-    """Train a LoRA adapter on the dataset's pairs by TRL's DPO `loss` (`sigmoid`).
+    """Train a LoRA adapter on the dataset's pairs by TRL's DPO `loss` (`sigmoid`, `ipo`).
 
     Raises RunStopped, naming the row, for data that are not pairs.
     """
@@ -83,6 +84,8 @@ class PairTrainer(SessionTrainer, DPOTrainer):
         recipe = session.plan.recipe
         assert recipe.lora is not None
         assert recipe.preference is not None
+        self._displacement = LikelihoodDisplacement()
+        self._saturation = LogitSaturation() if loss == "sigmoid" else None
         super().__init__(
             session,
             model=model,
@@ -98,6 +101,17 @@ class PairTrainer(SessionTrainer, DPOTrainer):
             ),
             peft_config=lora_config(recipe.lora),
         )
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        loss: torch.Tensor = super().training_step(*args, **kwargs)
+        newest = {name: values[-1] for name, values in self._metrics["train"].items()}
+        step, margin = self.state.global_step + 1, newest["rewards/margins"]
+        log_prob = newest["logps/chosen"]
+        base = log_prob - newest["rewards/chosen"] / self.beta
+        self._displacement.check(step, log_prob=log_prob, base_log_prob=base, margin=margin)
+        if self._saturation is not None:
+            self._saturation.check(step, margin)
+        return loss
 
     @torch.no_grad()
     def measure(self, pairs: Pairs) -> dict[str, float]:

@@ -27,7 +27,16 @@ from shared.artifacts import ArtifactStore
 from shared.models import base_digest, digest_cache, resolve_base, tokenizer_digest
 from shared.precision import precision
 
-LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "tokenizers", "safetensors")
+LIBRARIES = (
+    "torch",
+    "transformers",
+    "peft",
+    "trl",
+    "accelerate",
+    "bitsandbytes",
+    "tokenizers",
+    "safetensors",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

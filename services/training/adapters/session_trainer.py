@@ -39,8 +39,17 @@ RECENT_STEPS = 10
 
 
 def shared_arguments(plan: TrainerPlan, checkpoints: Path) -> dict[str, Any]:
-    """The recipe's hyperparameters in TRL's words, for the config of any of its trainers."""
+    """The recipe's hyperparameters in TRL's words, for the config of any of its trainers.
+
+    Raises RunStopped for a paged optimizer where there is no CUDA GPU to page from.
+    """
     train = plan.recipe.train
+    if train.optimizer == "paged_adamw" and not torch.cuda.is_available():
+        raise RunStopped(
+            "method_unavailable",
+            "a paged optimizer moves its state out of a GPU's memory; this machine has no CUDA GPU",
+            "set method.train.optimizer to adamw",
+        )
     return {
         "output_dir": str(checkpoints),
         "max_steps": plan.steps,
@@ -57,6 +66,7 @@ def shared_arguments(plan: TrainerPlan, checkpoints: Path) -> dict[str, Any]:
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
         "report_to": "none",
+        "optim": "paged_adamw_32bit" if train.optimizer == "paged_adamw" else "adamw_torch",
         "disable_tqdm": True,
         "bf16": train.precision == "bfloat16",
         "ddp_backend": "gloo" if world.size() > 1 and not torch.cuda.is_available() else None,
@@ -123,6 +133,8 @@ class SessionTrainer(Trainer):
             **library,
         )
         self.remove_callback(PrinterCallback)
+        for weight in self.network.parameters():  # TRL halves an adapter over 4-bit weights
+            weight.data = weight.data.float() if weight.requires_grad else weight.data
         add_completion_head(self.network.get_base_model() if peft_config else self.network)
 
     @property

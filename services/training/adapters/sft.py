@@ -43,9 +43,13 @@ class CompletionTrainer(SessionTrainer, SFTTrainer):
         )
 
     @torch.no_grad()
-    def mean_loss(self, corpus: Corpus) -> float | None:
-        """Negative log-likelihood per completion token over `corpus`; None if it is empty."""
-        self.network.eval()
+    def mean_loss(self, corpus: Corpus, *, of: Any = None) -> float | None:
+        """Negative log-likelihood per completion token over `corpus`; None if it is empty.
+
+        `of` is a model with TRL's fused head; without it, the model being trained.
+        """
+        network = self.network if of is None else of
+        network.eval()
         total, tokens = 0.0, 0
         examples = sorted(corpus.examples, key=lambda example: len(example.input_ids))
         for start in range(0, len(examples), self.args.per_device_train_batch_size):
@@ -53,7 +57,7 @@ class CompletionTrainer(SessionTrainer, SFTTrainer):
             rows = [{"input_ids": e.input_ids, "labels": e.labels} for e in batch]
             collate: Any = self.data_collator
             inputs: Any = self._prepare_inputs(collate(rows))
-            outputs = self.network(**inputs, fused_lm_head=True)
+            outputs = network(**inputs, fused_lm_head=True)
             total -= float(outputs.log_probs.sum())
             tokens += int(outputs.label_mask.sum())
         return total / tokens if tokens else None

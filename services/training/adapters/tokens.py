@@ -59,6 +59,23 @@ class Pairs:
         ]
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One judged row: the ids of its prompt and answer, and whether the answer is good."""
+
+    prompt_ids: list[int]
+    completion_ids: list[int]
+    label: bool
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedCorpus:
+    """The tokenized judged rows that fit, and how many did not."""
+
+    examples: list[Judged]
+    too_long: int
+
+
 def read_rows(path: Path) -> Iterator[Row]:
     """The rows of a JSON Lines file."""
     with path.open(encoding="utf-8") as lines:
@@ -111,6 +128,20 @@ def encode_pairs(tokenizer: Any, rows: Iterable[Row], *, max_length: int) -> Pai
     lengths = Pairs(encoded, 0).lengths
     fitting = [pair for pair, n in zip(encoded, lengths, strict=True) if n <= max_length]
     return Pairs(fitting, len(encoded) - len(fitting))
+
+
+def encode_judged(tokenizer: Any, rows: Iterable[Row], *, max_length: int) -> JudgedCorpus:
+    """Every judged row whose prompt and answer fit `max_length`."""
+    encoded = [
+        Judged(
+            row_prompt_ids(tokenizer, row),
+            answer_ids(tokenizer, row.target or ""),
+            bool(row.desirable),
+        )
+        for row in rows
+    ]
+    fitting = [e for e in encoded if len(e.prompt_ids) + len(e.completion_ids) <= max_length]
+    return JudgedCorpus(fitting, len(encoded) - len(fitting))
 
 
 def encode_file(tokenizer: Any, path: Path, *, max_length: int) -> Corpus:
