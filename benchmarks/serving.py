@@ -1,12 +1,15 @@
 """Mixed-adapter serving against transformers and PEFT, on one checkpoint, in one run.
 
-`python benchmarks/serving.py MODEL [--modules all-linear] [--adapters 1 8 32] [--dtype bfloat16]`,
+`python benchmarks/serving.py MODEL [--modules q_proj,v_proj] [--adapters 1 8 32 128]`,
 or with `--home .sluice` for the first checkpoint under it (skipped if there is none).
 
 A batch of `--batch` greedy requests of `--prompt` random tokens, `--tokens` generated each; adapter
 ranks 8 to 64. Ours runs through the whole engine (scheduler, sampling, streams); PEFT's mixed batch
 is `generate(adapter_names=...)`. Figures are generated tokens per second, prompts included, medians
-of `--repeats` rounds in which every contender takes its turn; ratios are of those medians.
+of `--repeats` rounds in which every contender takes its turn; ratios are of those medians. More
+adapters than `--batch` come as more requests, `--batch` of them at a time; PEFT is measured up to
+`--batch` adapters. `of limit` divides by t_base / (t_base + D · bytes / bandwidth): what is left of
+the base's rate when the D adapters of a batch are read once a step at the bandwidth of this run.
 """
 
 from __future__ import annotations
@@ -70,10 +73,19 @@ def with_adapters(model: Any, names: Sequence[str], modules: str | list[str], ro
     return model.eval()
 
 
-async def ours(engine: LlamaEngine, adapters: Sequence[str | None], load: Load) -> None:
-    """Run the load; row i answers with adapter i, in turn."""
+async def ours(
+    engine: LlamaEngine,
+    adapters: Sequence[str | None],
+    load: Load,
+    waits: list[tuple[float, float]],
+) -> None:
+    """Run the load; row i answers with adapter i, in turn.
+
+    `waits` gets each request's seconds to its first token and to its end.
+    """
 
     async def one(index: int) -> None:
+        began, first = time.perf_counter(), 0.0
         stream = await engine.submit(
             GenerationRequest(
                 prompt=tuple(load.prompts[index].tolist()),
@@ -84,7 +96,8 @@ async def ours(engine: LlamaEngine, adapters: Sequence[str | None], load: Load) 
             )
         )
         async for _ in stream:
-            pass
+            first = first or time.perf_counter() - began
+        waits.append((first, time.perf_counter() - began))
 
     await asyncio.gather(*(one(index) for index in range(len(load.prompts))))
 
@@ -110,14 +123,28 @@ def one_by_one(model: Any, names: Sequence[str], load: Load) -> None:
         theirs(model, Load(load.prompts[number :: len(names)], load.tokens))
 
 
-def measured(contenders: dict[str, Callable[[], None]], load: Load, repeats: int) -> dict:
-    """Contender → tokens per second, median of the rounds. A round is every contender once."""
+def bandwidth() -> float:
+    """Bytes per second at which all threads read memory: the best of five sums of 512 MiB."""
+    values = torch.ones(128 << 20)
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        values.sum()
+        times.append(time.perf_counter() - began)
+    return values.numel() * values.element_size() / min(times)
+
+
+def measured(contenders: dict[str, Callable[[], int]], repeats: int) -> dict[str, float]:
+    """Contender → tokens per second, median of the rounds. A round is every contender once.
+
+    A contender runs its load and returns the number of tokens it generated.
+    """
     rates: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(repeats):
         for name, run in contenders.items():
             began = time.perf_counter()
-            run()
-            rates[name].append(load.generated / (time.perf_counter() - began))
+            generated = run()
+            rates[name].append(generated / (time.perf_counter() - began))
     return {name: statistics.median(found) for name, found in rates.items()}
 
 
@@ -128,7 +155,7 @@ def main() -> None:
     parser.add_argument("--home", type=Path, default=Path(".sluice"))
     parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"])
     parser.add_argument("--modules", default="all-linear", help="all-linear, or q_proj,v_proj")
-    parser.add_argument("--adapters", nargs="+", type=int, default=[1, 8, 32])
+    parser.add_argument("--adapters", nargs="+", type=int, default=[1, 8, 32, 128])
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--prompt", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=32)
@@ -162,34 +189,65 @@ def table(chosen: argparse.Namespace, folder: Path, load: Load, root: Path) -> N
         ),
     )
     engine.prefixes = type(engine.prefixes)(0)  # repeats must not find their prompts computed
-    digests = [engine.load_adapter(root / name).digest for name in names]
+    loaded = [engine.load_adapter(root / name) for name in names]
+    mean_bytes = statistics.mean(info.bytes for info in loaded)
+    waits: dict[str, list[tuple[float, float]]] = {}
 
-    def run_ours(count: int) -> Callable[[], None]:
-        arms: list[str | None] = [*digests[:count]] if count else [None]
-        return lambda: asyncio.run(ours(engine, arms, load))
+    def run_ours(name: str, count: int) -> Callable[[], int]:
+        arms: list[str | None] = [info.digest for info in loaded[:count]] or [None]
+        rows = max(chosen.batch, count)
+        mine = Load(load.prompts.repeat(-(-rows // chosen.batch), 1)[:rows], load.tokens)
 
-    def mixed(count: int) -> Callable[[], None]:
+        def run() -> int:
+            asyncio.run(ours(engine, arms, mine, waits.setdefault(name, [])))
+            return mine.generated
+
+        return run
+
+    def run_theirs(run: Callable[[], None]) -> Callable[[], int]:
+        def counted() -> int:
+            run()
+            return load.generated
+
+        return counted
+
+    def mixed(count: int) -> Callable[[], int]:
         rows = [names[row % count] for row in range(chosen.batch)]
-        return lambda: theirs(model, load, adapter_names=rows)
+        return run_theirs(lambda: theirs(model, load, adapter_names=rows))
 
-    contenders: dict[str, Callable[[], None]] = {"ours, base": run_ours(0)}
-    contenders |= {f"ours, {n} adapters": run_ours(n) for n in chosen.adapters}
-    contenders["transformers, base"] = lambda: theirs(plain, load)
-    contenders |= {f"PEFT mixed batch, {n} adapters": mixed(n) for n in chosen.adapters}
-    most = max(chosen.adapters)
-    contenders[f"PEFT one by one, {most} adapters"] = lambda: one_by_one(model, names, load)
+    counts = {"ours, base": 0} | {f"ours, {n} adapters": n for n in chosen.adapters}
+    contenders = {name: run_ours(name, count) for name, count in counts.items()}
+    contenders["transformers, base"] = run_theirs(lambda: theirs(plain, load))
+    peers = [n for n in chosen.adapters if n <= chosen.batch]
+    contenders |= {f"PEFT mixed batch, {n} adapters": mixed(n) for n in peers}
+    if peers:
+        alone = names[: peers[-1]]
+        contenders[f"PEFT one by one, {len(alone)} adapters"] = run_theirs(
+            lambda: one_by_one(model, alone, load)
+        )
     try:
-        found = measured(contenders, load, chosen.repeats)
+        found = measured(contenders, chosen.repeats)
     finally:
         engine.close()
     print(f"{chosen.dtype}, {chosen.modules}, batch {chosen.batch}, kernels: {engine.info.details}")
-    base, peer = found["ours, base"], found[f"PEFT mixed batch, {most} adapters"]
-    for name, rate in found.items():
-        print(f"{name:<32} {rate:8.1f} tok/s  {rate / base:6.2f} of our base", flush=True)
-    print(f"base against transformers        {base / found['transformers, base']:8.2f} times")
+    speed, base = bandwidth(), found["ours, base"]
     print(
-        f"{most} mixed against PEFT mixed      {found[f'ours, {most} adapters'] / peer:8.2f} times"
+        f"memory read at {speed / 1e9:.1f} GB/s, adapters of {mean_bytes / 1e6:.1f} MB on average"
     )
+    step_s = chosen.batch / base
+    for name, rate in found.items():
+        line = f"{name:<32} {rate:8.1f} tok/s  {rate / base:6.2f} of our base"
+        if name in counts:
+            distinct = min(counts[name], chosen.batch)
+            limit = step_s / (step_s + distinct * mean_bytes / speed)
+            first, last = (statistics.median(side) for side in zip(*waits[name], strict=True))
+            line += f"  {rate / base / limit:5.2f} of limit {limit:.2f}"
+            line += f"  first token {first:6.2f} s, whole answer {last:6.2f} s (median)"
+        print(line, flush=True)
+    print(f"base against transformers        {base / found['transformers, base']:8.2f} times")
+    for n in peers:
+        times = found[f"ours, {n} adapters"] / found[f"PEFT mixed batch, {n} adapters"]
+        print(f"{n} mixed against PEFT mixed      {times:8.2f} times")
 
 
 if __name__ == "__main__":

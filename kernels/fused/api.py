@@ -1,4 +1,7 @@
-"""Residual sum with RMS norm (arXiv:1910.07467), and the gated activation (arXiv:2002.05202)."""
+"""Residual sum with RMS norm (arXiv:1910.07467), and the gated activation (arXiv:2002.05202).
+
+And what greedy decoding wants of its logits, read once.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from torch import Tensor
 
 
 class Fused(Protocol):
-    """The two operations. T rows, H hidden, I intermediate."""
+    """The operations. T rows, H hidden, I intermediate, V vocabulary."""
 
     def add_rms_norm(
         self, x_TH: Tensor, delta_TH: Tensor | None, weight_H: Tensor, epsilon: float
@@ -18,6 +21,10 @@ class Fused(Protocol):
 
     def silu_mul(self, gate_up_T2I: Tensor) -> Tensor:
         """`silu(gate) · up`, (T, I); the gate is the first half of the columns."""
+        ...
+
+    def summarize(self, logits_TV: Tensor) -> tuple[list[int], list[float], list[float]]:
+        """Of each row: the first of its largest logits, that logit, and log Σ exp, in float32."""
         ...
 
 

@@ -19,3 +19,8 @@ class Reference:
     def silu_mul(self, gate_up_T2I: Tensor) -> Tensor:
         gate, up = gate_up_T2I.chunk(2, -1)
         return silu(gate).mul_(up)
+
+    def summarize(self, logits_TV: Tensor) -> tuple[list[int], list[float], list[float]]:
+        wide = logits_TV.float()
+        best, mass = wide.argmax(-1), wide.logsumexp(-1)
+        return best.tolist(), wide.gather(1, best[:, None])[:, 0].tolist(), mass.tolist()

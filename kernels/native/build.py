@@ -23,6 +23,7 @@ import torch
 FLAGS = (
     "-O3",
     "-march=native",
+    "-Wno-psabi",  # vectors are passed between inlined functions only
     "-std=c++17",
     "-fPIC",
     "-fopenmp",

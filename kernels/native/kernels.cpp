@@ -3,13 +3,15 @@
 //
 // Compiled on the machine that runs them (see build.py), so -march=native decides between AVX-512,
 // AVX2 and scalar code. T is float or bf16 (a uint16_t that holds the upper half of a float);
-// every sum is a float. Loops are written so that the compiler vectorizes the innermost one.
+// every sum is a float. Inner loops are written in vectors of 16 floats, which the compiler maps to
+// one AVX-512 register, two of AVX2 or four of SSE.
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 #include <vector>
 
 #include <omp.h>
@@ -34,10 +36,113 @@ inline void down(float value, bf16& out) {  // to the nearest, ties to even; NaN
     out.bits = uint16_t(value != value ? 0x7fc0 : rounded);
 }
 
-template <class T> inline float dot(const float* x, const T* y, int64_t n) {
-    float sum = 0;
-    for (int64_t i = 0; i < n; ++i) sum += x[i] * up(y[i]);
-    return sum;
+constexpr int64_t LANES = 16;
+typedef float floats __attribute__((vector_size(64)));
+typedef int32_t ints __attribute__((vector_size(64)));
+typedef uint32_t words __attribute__((vector_size(64)));
+typedef uint16_t halves __attribute__((vector_size(32)));
+
+inline floats load(const float* from) {
+    floats result;
+    std::memcpy(&result, from, sizeof result);
+    return result;
+}
+inline floats load(const bf16* from) {
+    halves upper;
+    std::memcpy(&upper, from, sizeof upper);
+    return (floats)(__builtin_convertvector(upper, words) << 16);
+}
+
+inline void store(floats value, float* to) { std::memcpy(to, &value, sizeof value); }
+inline void store(floats value, bf16* to) {  // rounds as `down` does
+    const words bits = (words)value;
+    const words rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    const words nan = rounded * 0 + 0x7fc0;
+    const halves upper = __builtin_convertvector(value != value ? nan : rounded, halves);
+    std::memcpy(to, &upper, sizeof upper);
+}
+
+inline float sum(floats v) {
+    v += __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
+    v += __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11);
+    v += __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
+    return v[0] + v[1];
+}
+
+// e^x within 3e-6 relative (range reduction and polynomial of Cephes' expf); x is held to
+// [-87, 88], NaN stays NaN.
+inline floats exponential(floats x) {
+    const floats zero = {}, one = zero + 1.0f;
+    x = x > 88.0f ? zero + 88.0f : x;
+    x = x < -87.0f ? zero - 87.0f : x;
+    const ints n = __builtin_convertvector(
+        x * 1.44269504f + (x < 0.0f ? zero - 0.5f : zero + 0.5f), ints);
+    const floats whole = __builtin_convertvector(n, floats);
+    const floats r = x - whole * 0.693145752f - whole * 1.42860677e-6f;
+    floats p = zero + 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    return (floats)((ints)(p * r * r + r + one) + (n << 23));
+}
+
+// out[i * out_stride + j] = x[i] * a[j] for I rows of x and J rows of a, all of length k.
+template <int I, int J, class T>
+inline void shrink(const float* x, const T* a, int64_t k, float* out, int64_t out_stride) {
+    floats sums[I][J] = {};
+    int64_t c = 0;
+    for (; c + LANES <= k; c += LANES)
+        for (int j = 0; j < J; ++j) {
+            const floats line = load(a + j * k + c);
+            for (int i = 0; i < I; ++i) sums[i][j] += load(x + i * k + c) * line;
+        }
+    for (int i = 0; i < I; ++i)
+        for (int j = 0; j < J; ++j) {
+            float total = sum(sums[i][j]);
+            for (int64_t rest = c; rest < k; ++rest) total += x[i * k + rest] * up(a[j * k + rest]);
+            out[i * out_stride + j] = total;
+        }
+}
+
+// y[i] += scale * part[i] * b over `width` columns, for I rows; b is (rank, b_stride).
+template <int I, class T>
+inline void expand(T* y, int64_t y_stride, const float* part, int64_t part_stride, const T* b,
+                   int64_t b_stride, int64_t rank, int64_t width, float scale) {
+    constexpr int W = 4;
+    int64_t c = 0;
+    for (; c + W * LANES <= width; c += W * LANES) {
+        floats sums[I][W] = {};
+        for (int64_t r = 0; r < rank; ++r)
+            for (int w = 0; w < W; ++w) {
+                const floats line = load(b + r * b_stride + c + w * LANES);
+                for (int i = 0; i < I; ++i) sums[i][w] += part[i * part_stride + r] * line;
+            }
+        for (int i = 0; i < I; ++i)
+            for (int w = 0; w < W; ++w) {
+                T* to = y + i * y_stride + c + w * LANES;
+                store(load(to) + scale * sums[i][w], to);
+            }
+    }
+    for (; c < width; ++c)
+        for (int i = 0; i < I; ++i) {
+            float total = 0;
+            for (int64_t r = 0; r < rank; ++r)
+                total += part[i * part_stride + r] * up(b[r * b_stride + c]);
+            down(up(y[i * y_stride + c]) + scale * total, y[i * y_stride + c]);
+        }
+}
+
+// Calls `tile` with up to 4 as a compile-time number until `count` items are done.
+template <class F> inline void tiled(int64_t count, const F& tile) {
+    int64_t at = 0;
+    for (; at + 4 <= count; at += 4) tile(at, std::integral_constant<int, 4>{});
+    switch (count - at) {
+        case 3: tile(at, std::integral_constant<int, 3>{}); break;
+        case 2: tile(at, std::integral_constant<int, 2>{}); break;
+        case 1: tile(at, std::integral_constant<int, 1>{});
+    }
 }
 
 // One linear's B inside a fused linear: columns [column, column + width) read ranks
@@ -79,9 +184,14 @@ void sgmv(T* y, int64_t y_stride, const T* x, int64_t x_stride, int64_t rows, in
             for (int64_t first = 0; first < low.rank; first += RANKS) {
                 if (piece++ % threads != me) continue;
                 const int64_t last = std::min(first + RANKS, low.rank);
-                for (int64_t r = first; r < last; ++r)
-                    for (int64_t row = low.start; row < low.stop; ++row)
-                        shrunk[row * most_ranks + r] = dot(wide + row * k, a + r * k, k);
+                tiled(low.stop - low.start, [&](int64_t i, auto rows_at_once) {
+                    const int64_t row = low.start + i;
+                    tiled(last - first, [&](int64_t j, auto ranks_at_once) {
+                        shrink<rows_at_once, ranks_at_once>(
+                            wide + row * k, a + (first + j) * k, k,
+                            shrunk + row * most_ranks + first + j, most_ranks);
+                    });
+                });
             }
         }
 #pragma omp barrier
@@ -94,22 +204,99 @@ void sgmv(T* y, int64_t y_stride, const T* x, int64_t x_stride, int64_t rows, in
                 for (int64_t first = 0; first < block.width; first += COLUMNS) {
                     if (piece++ % threads != me) continue;
                     const int64_t width = std::min(COLUMNS, block.width - first);
-                    for (int64_t row = low.start; row < low.stop; ++row) {
-                        const float* part = shrunk + row * most_ranks + block.row;
-                        float sum[COLUMNS] = {};
-                        for (int64_t r = 0; r < block.rank; ++r) {
-                            const T* line = b + r * block.width + first;
-                            for (int64_t c = 0; c < width; ++c) sum[c] += part[r] * up(line[c]);
-                        }
-                        T* out = y + row * y_stride + block.column + first;
-                        const float scale = float(low.scale);
-                        for (int64_t c = 0; c < width; ++c)
-                            down(up(out[c]) + scale * sum[c], out[c]);
-                    }
+                    tiled(low.stop - low.start, [&](int64_t i, auto rows_at_once) {
+                        const int64_t row = low.start + i;
+                        expand<rows_at_once>(y + row * y_stride + block.column + first, y_stride,
+                                             shrunk + row * most_ranks + block.row, most_ranks,
+                                             b + first, block.width, block.rank, width,
+                                             float(low.scale));
+                    });
                 }
             }
         }
     }
+}
+
+// out = scale * (head * cos + (head rolled by half) * sin).
+template <class T, class Out>
+inline void rotate(const T* head, const T* cos, const T* sin, int64_t dim, float scale, Out* out) {
+    const int64_t half = dim / 2;
+    for (int64_t part = 0; part < 2; ++part) {
+        const int64_t at = part * half;
+        const T *self = head + at, *other = head + half - at, *c = cos + at, *s = sin + at;
+        int64_t d = 0;
+        for (; d + LANES <= half; d += LANES)
+            store((load(self + d) * load(c + d) + load(other + d) * load(s + d)) * scale,
+                  out + at + d);
+        for (; d < half; ++d)
+            down((up(self[d]) * up(c[d]) + up(other[d]) * up(s[d])) * scale, out[at + d]);
+    }
+}
+
+// scores[g * stride + t] = query[g] * keys[t] for G heads that share their keys.
+template <int G, class T>
+inline void score(const float* query, const T* keys, int64_t length, int64_t dim, float* scores,
+                  int64_t stride) {
+    for (int64_t t = 0; t < length; ++t) {
+        const T* key = keys + t * dim;
+        floats sums[G] = {};
+        int64_t d = 0;
+        for (; d + LANES <= dim; d += LANES) {
+            const floats part = load(key + d);
+            for (int g = 0; g < G; ++g) sums[g] += load(query + g * dim + d) * part;
+        }
+        for (int g = 0; g < G; ++g) {
+            float total = sum(sums[g]);
+            for (int64_t rest = d; rest < dim; ++rest)
+                total += query[g * dim + rest] * up(key[rest]);
+            scores[g * stride + t] = total;
+        }
+    }
+}
+
+// mixed[g] = sum over t of scores[g * stride + t] * values[t].
+template <int G, class T>
+inline void mix(const float* scores, int64_t stride, const T* values, int64_t length, int64_t dim,
+                float* mixed) {
+    constexpr int W = 4;
+    int64_t d = 0;
+    for (; d + W * LANES <= dim; d += W * LANES) {
+        floats sums[G][W] = {};
+        for (int64_t t = 0; t < length; ++t)
+            for (int w = 0; w < W; ++w) {
+                const floats part = load(values + t * dim + d + w * LANES);
+                for (int g = 0; g < G; ++g) sums[g][w] += scores[g * stride + t] * part;
+            }
+        for (int g = 0; g < G; ++g)
+            for (int w = 0; w < W; ++w) store(sums[g][w], mixed + g * dim + d + w * LANES);
+    }
+    for (int g = 0; g < G; ++g) {
+        std::fill(mixed + g * dim + d, mixed + (g + 1) * dim, 0.0f);
+        for (int64_t t = 0; t < length && d < dim; ++t)
+            for (int64_t rest = d; rest < dim; ++rest)
+                mixed[g * dim + rest] += scores[g * stride + t] * up(values[t * dim + rest]);
+    }
+}
+
+// Softmax over `length` scores in place; the row has room up to the next multiple of LANES.
+inline void softmax(float* scores, int64_t length) {
+    const int64_t padded = (length + LANES - 1) / LANES * LANES;
+    std::fill(scores + length, scores + padded, -std::numeric_limits<float>::infinity());
+    floats tops = load(scores);
+    for (int64_t t = LANES; t < padded; t += LANES) {
+        const floats part = load(scores + t);
+        tops = part > tops ? part : tops;
+    }
+    float top = tops[0];
+    for (int lane = 1; lane < LANES; ++lane) top = std::max(top, float(tops[lane]));
+    floats totals = {};
+    for (int64_t t = 0; t < padded; t += LANES) {
+        const floats part = exponential(load(scores + t) - top);
+        store(part, scores + t);
+        totals += part;
+    }
+    const float inverse = 1.0f / sum(totals);
+    for (int64_t t = 0; t < padded; t += LANES) store(load(scores + t) * inverse, scores + t);
 }
 
 // Attention of rows that hold a sequence's newest token: rotates queries and keys, writes key and
@@ -121,7 +308,7 @@ template <class T>
 void attend(const T* qkv, const T* cos, const T* sin, const int64_t* rows, int64_t count,
             const int64_t* positions, const int64_t* slots, int64_t heads, int64_t kv, int64_t dim,
             int64_t context, T* keys, T* values, T* out) {
-    const int64_t group = heads / kv, half = dim / 2;
+    const int64_t group = heads / kv;
     const float norm = 1.0f / std::sqrt(float(dim));
 #pragma omp parallel
     {
@@ -132,38 +319,25 @@ void attend(const T* qkv, const T* cos, const T* sin, const int64_t* rows, int64
                 const int64_t row = rows[i], position = positions[row], length = position + 1;
                 const T* from = qkv + row * (heads + 2 * kv) * dim;
                 const T *c = cos + position * dim, *s = sin + position * dim;
-                const auto rotated = [&](const T* head, int64_t d) {
-                    return up(head[d]) * up(c[d]) + up(head[(d + half) % dim]) * up(s[d]);
-                };
                 T* slot_keys = keys + (slots[row] * kv + h) * context * dim;
                 T* slot_values = values + (slots[row] * kv + h) * context * dim;
-                for (int64_t d = 0; d < dim; ++d) {
-                    down(rotated(from + (heads + h) * dim, d), slot_keys[position * dim + d]);
-                    slot_values[position * dim + d] = from[(heads + kv + h) * dim + d];
-                }
+                rotate(from + (heads + h) * dim, c, s, dim, 1.0f, slot_keys + position * dim);
+                std::memcpy(slot_values + position * dim, from + (heads + kv + h) * dim,
+                            dim * sizeof(T));
                 for (int64_t g = 0; g < group; ++g)
-                    for (int64_t d = 0; d < dim; ++d)
-                        query[g * dim + d] = rotated(from + (h * group + g) * dim, d) * norm;
+                    rotate(from + (h * group + g) * dim, c, s, dim, norm, &query[g * dim]);
 
-                scores.resize(group * length);
-                for (int64_t t = 0; t < length; ++t)
-                    for (int64_t g = 0; g < group; ++g)
-                        scores[g * length + t] = dot(&query[g * dim], slot_keys + t * dim, dim);
-                for (int64_t g = 0; g < group; ++g) {
-                    float* row_scores = &scores[g * length];
-                    const float top = *std::max_element(row_scores, row_scores + length);
-                    float total = 0;
-                    for (int64_t t = 0; t < length; ++t)
-                        total += row_scores[t] = std::exp(row_scores[t] - top);
-                    for (int64_t t = 0; t < length; ++t) row_scores[t] /= total;
-                }
-                std::fill(mixed.begin(), mixed.end(), 0.0f);
-                for (int64_t t = 0; t < length; ++t)
-                    for (int64_t g = 0; g < group; ++g) {
-                        const float weight = scores[g * length + t];
-                        for (int64_t d = 0; d < dim; ++d)
-                            mixed[g * dim + d] += weight * up(slot_values[t * dim + d]);
-                    }
+                const int64_t stride = (length + LANES - 1) / LANES * LANES;
+                scores.resize(group * stride);
+                tiled(group, [&](int64_t g, auto at_once) {
+                    score<at_once>(&query[g * dim], slot_keys, length, dim, &scores[g * stride],
+                                   stride);
+                });
+                for (int64_t g = 0; g < group; ++g) softmax(&scores[g * stride], length);
+                tiled(group, [&](int64_t g, auto at_once) {
+                    mix<at_once>(&scores[g * stride], stride, slot_values, length, dim,
+                                 &mixed[g * dim]);
+                });
                 T* to = out + (row * heads + h * group) * dim;
                 for (int64_t d = 0; d < group * dim; ++d) down(mixed[d], to[d]);
             }
@@ -190,12 +364,45 @@ void add_rms_norm(T* x, const T* delta, const T* weight, T* out, int64_t rows, i
 // out = silu(gate) * up for gate_up (rows, 2 * n): the gate's columns first.
 template <class T> void silu_mul(const T* gate_up, T* out, int64_t rows, int64_t n) {
 #pragma omp parallel for schedule(static)
-    for (int64_t row = 0; row < rows; ++row)
-        for (int64_t i = 0; i < n; ++i) {
-            const float gate = up(gate_up[row * 2 * n + i]);
-            down(gate / (1.0f + std::exp(-gate)) * up(gate_up[row * 2 * n + n + i]),
-                 out[row * n + i]);
+    for (int64_t row = 0; row < rows; ++row) {
+        const T *gates = gate_up + row * 2 * n, *ups = gates + n;
+        int64_t i = 0;
+        for (; i + LANES <= n; i += LANES) {
+            const floats gate = load(gates + i);
+            store(gate / (1.0f + exponential(-gate)) * load(ups + i), out + row * n + i);
         }
+        for (; i < n; ++i) {
+            const float gate = up(gates[i]);
+            down(gate / (1.0f + std::exp(-gate)) * up(ups[i]), out[row * n + i]);
+        }
+    }
+}
+
+// Of each row of logits (rows, n): the first of the largest, and log(sum(exp)).
+template <class T>
+void summarize(const T* logits, int64_t rows, int64_t n, int64_t* best, float* value, float* mass) {
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < rows; ++row) {
+        const T* line = logits + row * n;
+        const floats zero = {};
+        floats tops = zero - std::numeric_limits<float>::infinity();
+        int64_t i = 0;
+        for (; i + LANES <= n; i += LANES) {
+            const floats part = load(line + i);
+            tops = part > tops ? part : tops;
+        }
+        float top = tops[0];
+        for (int lane = 1; lane < LANES; ++lane) top = std::max(top, float(tops[lane]));
+        for (; i < n; ++i) top = std::max(top, up(line[i]));
+        floats totals = {};
+        for (i = 0; i + LANES <= n; i += LANES) totals += exponential(load(line + i) - top);
+        float total = sum(totals);
+        for (; i < n; ++i) total += std::exp(up(line[i]) - top);
+        for (i = 0; i + 1 < n && up(line[i]) != top; ++i) {}
+        best[row] = i;
+        value[row] = top;
+        mass[row] = top + std::log(total);
+    }
 }
 
 }  // namespace
@@ -219,6 +426,10 @@ template <class T> void silu_mul(const T* gate_up, T* out, int64_t rows, int64_t
     }                                                                                             \
     void silu_mul_##NAME(const T* gate_up, T* out, int64_t rows, int64_t n) {                     \
         silu_mul(gate_up, out, rows, n);                                                          \
+    }                                                                                             \
+    void summarize_##NAME(const T* logits, int64_t rows, int64_t n, int64_t* best, float* value,  \
+                          float* mass) {                                                          \
+        summarize(logits, rows, n, best, value, mass);                                            \
     }
 
 extern "C" {

@@ -284,7 +284,8 @@ class LlamaEngine:
         following = sequence.request.prompt[sequence.computed + 1 :][: len(hidden)]
         for start in range(0, len(following), _LOGIT_ROWS):
             targets = following[start : start + _LOGIT_ROWS]
-            logprobs = self._model.logits(hidden[start : start + len(targets)]).log_softmax(-1)
+            logits = self._model.logits(hidden[start : start + len(targets)])
+            logprobs = logits.float().log_softmax(-1)
             chosen = logprobs.gather(1, torch.tensor(targets)[:, None])[:, 0].tolist()
             values, ids = logprobs.topk(max(wanted, 1))
             for at, (target, value) in enumerate(zip(targets, chosen, strict=True)):
@@ -292,15 +293,15 @@ class LlamaEngine:
                 sequence.prompt_logprobs.append(TokenLogprob(target, value, top))
 
     def _advance(self, sequences: list[Sequence], logits: Tensor) -> None:
-        best = logits.argmax(-1).tolist()
-        mass = logits.logsumexp(-1).tolist()
+        best, value, mass = self._model.summarize(logits)
         for row, sequence in enumerate(sequences):
             request = sequence.request
-            scores = logits[row]
             wants = request.logprobs is not None
             first = not sequence.generated
             logprobs = (
-                scores.log_softmax(-1) if wants or (first and request.next_token_ids) else None
+                logits[row].float().log_softmax(-1)
+                if wants or (first and request.next_token_ids)
+                else None
             )
             if first and (request.prompt_logprobs is not None or request.next_token_ids):
                 following = (
@@ -320,16 +321,18 @@ class LlamaEngine:
                 self._retire(sequence)
                 sequence.finish("length")
                 continue
-            token = best[row]
+            token, score = best[row], value[row]
             shifts = request.sampling.shifts
-            chosen_from = scores.clone() if shifts else scores
-            if shifts:
-                sampling.shift_(chosen_from, request.sampling, sequence.generated)
-            if sequence.constraint is not None:
-                sequence.constraint.mask_(chosen_from)
             if shifts or sequence.constraint is not None or sequence.draws is not None:
-                token = sampling.draw(chosen_from, request.sampling, sequence.draws)
-            sequence.logprob += float(scores[token]) - mass[row]
+                scores = logits[row].float()
+                allowed = scores.clone() if shifts else scores
+                if shifts:
+                    sampling.shift_(allowed, request.sampling, sequence.generated)
+                if sequence.constraint is not None:
+                    sequence.constraint.mask_(allowed)
+                token = sampling.draw(allowed, request.sampling, sequence.draws)
+                score = float(scores[token])
+            sequence.logprob += score - mass[row]
             self._accept(sequence, token, logprobs)
 
     def _accept(self, sequence: Sequence, token: int, logprobs: Tensor | None) -> None:

@@ -72,6 +72,7 @@ class Llama:
         self.dtype = dtype
         self.context = min(context, self.shape.context)
         self._fused = fused_named(kernels)
+        self.summarize = self._fused.summarize
         self._lora = _LastBound(lora_named(kernels))
         self.attend = attention_named(kernels)
         weights = read_weights(folder, dtype)
@@ -113,9 +114,9 @@ class Llama:
         )
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """(n, H) hidden rows → (n, V) float32 logits."""
+        """(n, H) hidden rows → (n, V) logits, in the model's dtype."""
         normed = self._fused.add_rms_norm(hidden, None, self._norm, self.shape.rms_eps)
-        return self._head(normed).float()
+        return self._head(normed)
 
     def forward(self, batch: Batch, cache: Tensor) -> Tensor:
         """Hidden states (T, H) before the last norm; keys and values are written to `cache`."""
