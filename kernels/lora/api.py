@@ -103,11 +103,14 @@ Prepare = Callable[[SegmentPlan, Sequence[LowRank | None]], Apply]
 def implementation(name: str) -> Prepare:
     """The named implementation.
 
-    `reference` is plain torch and runs anywhere; `native` is compiled C++ for CPUs.
+    `reference` is plain torch and runs anywhere; `native` is compiled C++ for CPUs; `triton` is
+    for GPUs.
 
     Raises:
         ValueError: there is none of this name.
         NativeUnavailable: `native` cannot be compiled or loaded here.
+        ImportError: Triton is not installed.
+
     """
     if name == "reference":
         from kernels.lora.reference import prepare
@@ -117,7 +120,11 @@ def implementation(name: str) -> Prepare:
         from kernels.lora.native import Native
 
         return Native().prepare
-    raise ValueError(f"no SGMV implementation {name!r}; there is reference, native")
+    if name == "triton":
+        from kernels.lora.triton import prepare
+
+        return prepare
+    raise ValueError(f"no SGMV implementation {name!r}; there is reference, native, triton")
 
 
 def sgmv_(

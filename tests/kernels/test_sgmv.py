@@ -3,7 +3,7 @@ import torch
 
 from kernels.lora import Block, LowRank, Segment, SegmentPlan, implementation, scale, sgmv_
 
-NAMES = ["reference", "native"]
+NAMES = ["reference", "native", "triton"]
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 6e-2}
 
 
