@@ -1,9 +1,9 @@
 """Whether training rows have the shape their recipe learns from (T1).
 
 Demonstrations (LoRA) show an answer to give. Pairs (DPO, IPO, PPO) have a better answer and a worse
-one to the same request. Judged rows (KTO) have one answer, and a mark whether it is good. A row that
-says nothing, or says the opposite of another row, is refused by name before anything is trained: the
-loss would take it silently.
+one to the same request. Judged rows (KTO) have one answer, and a mark whether it is good. A row
+that says nothing, or says the opposite of another row, is refused by name before anything is
+trained: the loss would take it silently.
 """
 
 from __future__ import annotations
