@@ -32,6 +32,13 @@ class Condition(Frozen):
     above: float | None = None
     """Re-opened by a value above this."""
 
+    @property
+    def in_words(self) -> str:
+        """`price_per_mtok goes above 2.4`."""
+        bounds = {"below": self.below, "above": self.above}
+        said = [f"{side} {bound:g}" for side, bound in bounds.items() if bound is not None]
+        return f"{self.quantity} goes {' or '.join(said)}"
+
     def broken(self, value: float) -> bool:
         return (self.below is not None and value < self.below) or (
             self.above is not None and value > self.above

@@ -26,7 +26,6 @@ from contracts.diagnosis import (
     TrainingVetoed,
     Usage,
 )
-from contracts.economics import Condition
 from contracts.evaluation import GateJudged
 from contracts.fault import StepFailed
 from contracts.measure import VerdictName
@@ -178,7 +177,7 @@ def _declined(event: TrainingDeclined) -> Telling:
         details=(
             *_diagnosis(event.diagnosis),
             f"certificate {event.certificate}",
-            *(f"open again if {_condition(condition)}" for condition in event.conditions),
+            *(f"open again if {condition.in_words}" for condition in event.conditions),
         ),
         mood="good",
     )
@@ -192,12 +191,6 @@ def _vetoed(event: TrainingVetoed) -> Telling:
         mood="bad",
         mends=(*mends, "tell the run of a new price or volume with `sluice observe`"),
     )
-
-
-def _condition(condition: Condition) -> str:
-    bounds = {"below": condition.below, "above": condition.above}
-    beyond = " or ".join(f"{side} {bound:g}" for side, bound in bounds.items() if bound is not None)
-    return f"{condition.quantity} goes {beyond}"
 
 
 def _reopened(event: DecisionReopened) -> Telling:

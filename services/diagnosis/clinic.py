@@ -71,13 +71,15 @@ class Clinic:
         if job is None:
             raise ValueError(f"run {step.run.ref} has no job")
         try:
-            training = [row for source in job.data for row in self._rows(source.uri)]
+            by_role = [(s.role, row) for s in job.data for row in self._rows(s.uri)]
         except ValueError:
-            training = []  # unreadable rows are curation's to name, one by one
+            by_role = []  # unreadable rows are curation's to name, one by one
+        training = [row for _, row in by_role]
         dev, heldout = self._rows(job.evaluation.dev.uri), self._rows(job.evaluation.heldout.uri)
         if halt := self._before_measuring(job, training, len(dev), len(heldout)):
             return halt
-        return await self._measure(step, job, training, dev, heldout)
+        shown = [row for role, row in by_role if role == "positive"]  # what exemplars come from
+        return await self._measure(step, job, shown, len(training), dev, heldout)
 
     def _before_measuring(
         self, job: AdaptationJob, training: Sequence[Row], dev: int, heldout: int
@@ -98,7 +100,8 @@ class Clinic:
         self,
         step: Step,
         job: AdaptationJob,
-        training: Sequence[Row],
+        shown: Sequence[Row],
+        rows: int,
         dev: Sequence[Row],
         heldout: Sequence[Row],
     ) -> Verdict:
@@ -123,7 +126,7 @@ class Clinic:
             )
             if gaps:
                 return DiagnosisHalted(reason="evaluation_gap", problems=gaps)
-            runnable, skipped = trials(job, training, [*dev, *heldout], self._documents(job))
+            runnable, skipped = trials(job, shown, [*dev, *heldout], self._documents(job))
             measured, refused = await bench.climb(runnable, dev)
         larger = next((rung for rung in measured if rung.rung == "model_selection"), None)
         match routed(job, dev, base, larger):
@@ -132,7 +135,7 @@ class Clinic:
             case unrouted:
                 skipped.append(unrouted)
         decision = decide(job, base, measured, [*skipped, *refused])
-        return self._conclude(step.run, decision, len(training))
+        return self._conclude(step.run, decision, rows)
 
     async def _bench(self, step: Step, job: AdaptationJob, open_askers: AsyncExitStack) -> Bench:
         """The models to ask, their connections held by `open_askers`."""

@@ -17,6 +17,7 @@ from faststream import AckPolicy
 from faststream.nats import JStream, NatsBroker, PullSub
 from faststream.security import SASLPlaintext
 from nats.js import JetStreamContext
+from nats.js.errors import ServiceUnavailableError
 
 from contracts.base import Service
 from contracts.topology import Consumer
@@ -109,6 +110,12 @@ class Bus:
             await self.stop()
             raise
 
+    async def start(self) -> None:
+        """Begin to consume. A broker without JetStream is asked again at leisure, not in a loop."""
+        await self.broker.start()
+        for subscriber in self.broker.subscribers:
+            _ask_at_leisure(getattr(subscriber, "subscription", None))
+
     async def stop_consuming(self) -> None:
         """Take no more messages and let handlers finish within the grace period."""
         self.stopping.set()
@@ -139,6 +146,22 @@ class Bus:
 def _security(settings: Settings) -> SASLPlaintext | None:
     login = login_of(settings)
     return None if login is None else SASLPlaintext(login.user, login.password)
+
+
+def _ask_at_leisure(subscription: Any) -> None:
+    """FastStream asks again at once where the server has no JetStream, such as on a full disk."""
+    fetch = getattr(subscription, "fetch", None)
+    if fetch is None:
+        return
+
+    async def patient(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return await fetch(*args, **kwargs)
+        except ServiceUnavailableError:
+            await asyncio.sleep(RECONNECT_WAIT_S)
+            raise
+
+    subscription.fetch = patient
 
 
 async def wait_for_broker(url: str, *, timeout_s: float = 10.0) -> None:

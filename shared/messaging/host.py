@@ -53,7 +53,7 @@ class App:
 
         try:
             async with _all(self.beside):
-                await self.bus.broker.start()
+                await self.bus.start()
                 probe = await self.bus.connection.subscribe(
                     subjects.health(self.bus.service), cb=health
                 )

@@ -43,8 +43,6 @@ _GATES = {
     "G3": "Held-out success rose by 61.3 points.",
     "G4": "96.0 % of answers parse and satisfy their schema.",
     "G5": "General capability is non-inferior within 2 points.",
-    "G6": "Nothing was lost of refusing, answering and resisting injections.",
-    "G7": "0 of 96 training answers are reproduced.",
 }
 
 

@@ -60,14 +60,14 @@ def test_resealing_an_unchanged_bundle_verifies(bundle: Path, office: Office) ->
 @pytest.mark.parametrize(
     ("name", "change", "reason"),
     [
-        ("11-G9-100%", {"previous": OTHER}, "does not follow the link before it"),
+        ("09-G9-100%", {"previous": OTHER}, "does not follow the link before it"),
         ("00-G2", {"previous": OTHER}, "does not follow the link before it"),
-        ("11-G9-100%", {"card": OTHER}, "attests another card"),
-        ("11-G9-100%", {"index": 3}, "is link 3 (G9-100%), found at place 11"),
-        ("11-G9-100%", {"verdict": {"adapter_id": "x-y-v1"}}, "judges another adapter"),
-        ("11-G9-100%", {"verdict": {"deployment": "other"}}, "judges another deployment"),
+        ("09-G9-100%", {"card": OTHER}, "attests another card"),
+        ("09-G9-100%", {"index": 3}, "is link 3 (G9-100%), found at place 9"),
+        ("09-G9-100%", {"verdict": {"adapter_id": "x-y-v1"}}, "judges another adapter"),
+        ("09-G9-100%", {"verdict": {"deployment": "other"}}, "judges another deployment"),
         (
-            "11-G9-100%",
+            "09-G9-100%",
             {"verdict": {"percent": 50}},
             "is named G9-100% and holds a verdict of G9-50%",
         ),

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import yaml
 
-from contracts.job import BaseModelRef, GateId
+from contracts.job import BaseModelRef
 from contracts.measure import Comparison, Interval
 from services.registry.adapters.tokenizers import TokenizerFolder
 from services.registry.readme import delta
@@ -63,7 +62,7 @@ def test_the_front_matter_is_what_hugging_face_reads(office: Office, tmp_path: P
     assert (result["type"], result["value"]) == ("task_success", 0.613)
     assert "task_success (G3): +61.3 points (0.0 → 61.3 %" in body
     assert "sluice_basics (G5): −0.4 points (66.2 → 65.8 %" in body
-    assert body.count("| passed |") == len(get_args(GateId))
+    assert body.count("| passed |") == 5
 
 
 @pytest.mark.req("R6")

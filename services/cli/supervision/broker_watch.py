@@ -1,8 +1,9 @@
 """Brings the broker back after a full disk.
 
-A write that finds no space puts a stream of nats-server into an error it leaves only by a restart:
-with space again, every publish still times out. Its health page says so (503, "write error"), so
-the supervisor restarts it once the disk has room; nothing acknowledged is lost.
+A write that finds no space puts a stream of nats-server into an error it leaves only by a restart,
+or makes it give up JetStream altogether: with space again, every publish still fails. Its health
+page says so (503, "write error" or "not enabled"), so the supervisor restarts it once the disk has
+room; nothing acknowledged is lost.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     import httpx
 
 EVERY_S = 2.0
+ENOUGH = 2
+"""Bad answers in a row before a restart: a broker that starts has no JetStream for a moment."""
+_CANNOT_WRITE = ("write error", "not enabled")
 ROOM_BYTES = 16 << 20
 """Free space that makes another start worth while."""
 
@@ -28,15 +32,20 @@ async def watch_broker(
     """Until cancelled: `restart` when a stream cannot be written and the disk has room again."""
     import httpx
 
-    told = False
+    told, seen = False, 0
     async with httpx.AsyncClient(timeout=EVERY_S, trust_env=False, verify=False) as client:
         while True:
             await asyncio.sleep(EVERY_S)
             if not await _cannot_write(client, server.health_url):
-                told = False
-            elif shutil.disk_usage(server.folder).free >= ROOM_BYTES:
+                told, seen = False, 0
+                continue
+            seen += 1
+            if seen < ENOUGH:
+                continue
+            if shutil.disk_usage(server.folder).free >= ROOM_BYTES:
                 tell("nats could not write; there is space again, so it is started anew")
                 restart()
+                seen = 0
             elif not told:
                 tell(f"nats cannot write: the disk of {server.folder} is full; free space to go on")
                 told = True
@@ -49,4 +58,5 @@ async def _cannot_write(client: httpx.AsyncClient, health_url: str) -> bool:
         answer = await client.get(health_url)
     except httpx.HTTPError:
         return False  # it is down or starting: the supervisor's business
-    return answer.status_code == httpx.codes.SERVICE_UNAVAILABLE and "write error" in answer.text
+    ill = answer.status_code == httpx.codes.SERVICE_UNAVAILABLE
+    return ill and any(words in answer.text for words in _CANNOT_WRITE)
