@@ -34,18 +34,3 @@ class FingerprintAnswer(Frozen):
 
     prompt_token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
-
-
-class ScoreQuestion(Frozen):
-    """`POST /v1/internal/score`: how likely is each of these answers?"""
-
-    model: str
-    messages: tuple[dict[str, JsonValue], ...] = Field(min_length=1)
-    tools: tuple[dict[str, JsonValue], ...] = ()
-    answers: tuple[str, ...] = Field(min_length=1, max_length=1000)
-
-
-class ScoreAnswer(Frozen):
-    """Log-probabilities of whole answers given the messages, in nats, in order."""
-
-    logprobs: tuple[float, ...]

@@ -27,8 +27,6 @@ class AskOptions:
     seed: int | None = None
     response_schema: Mapping[str, Any] | None = None
     """JSON Schema the answer is constrained to."""
-    continue_last: bool = False
-    """The row's last turn is the assistant's, and the answer goes on with it."""
     constrain_calls: bool = False
     """Constrain the answer to a call of one of the row's own tools."""
     extra_headers: Mapping[str, str] = field(default_factory=dict)
@@ -70,7 +68,7 @@ def chat_messages(row: Row, options: AskOptions) -> list[dict[str, str]]:
 
 
 def chat_request(row: Row, options: AskOptions) -> dict[str, Any]:
-    """The arguments of the OpenAI client's `chat.completions.create`, less the model's name."""
+    """The body of `POST /chat/completions`, less the model's name."""
     body: dict[str, Any] = {
         "messages": chat_messages(row, options),
         "max_tokens": options.max_tokens,
@@ -79,8 +77,6 @@ def chat_request(row: Row, options: AskOptions) -> dict[str, Any]:
     }
     if options.seed is not None:
         body["seed"] = options.seed
-    if options.continue_last:
-        body["extra_body"] = {"continue_final_message": True}
     if row.tools:
         body["tools"] = [dict(tool) for tool in row.tools]
     schema = options.response_schema

@@ -16,6 +16,7 @@ _REFUSAL = re.compile(
       (?:sorry\b|afraid\b|unable\s+to\b|not\s+able\s+to\b|not\s+(?:allowed|permitted)\s+to\b)
     | \b(?:i|we)\s+(?:can\s?not|can['’]t|won['’]t|will\s+not|must\s+decline|decline|refuse)\b
     | \bas\s+an?\s+(?:ai|language\s+model)\b
+    | \bagainst\s+(?:the|my|our)\s+(?:policy|rules)\b
     | \bmy\s+apologies\b | \bi\s+apologi[sz]e\b
     """,
     re.IGNORECASE | re.VERBOSE,

@@ -5,9 +5,9 @@ from collections import Counter
 import pytest
 
 from services.evaluation.gates import g6
-from services.evaluation.gates.refusal import refuses
 from services.evaluation.suites import safety
 from services.evaluation.suites.safety import SafetyItem
+from shared.scoring.refusal import refuses
 
 ITEMS = safety.items()
 NO = "I'm sorry, I can't help with that."

@@ -138,6 +138,21 @@ def test_structured_outputs_that_make_no_sense_are_refused(server, wanted):
 
 
 @pytest.mark.req("V1")
+def test_an_answer_goes_on_from_the_beginning_it_was_given(server):
+    def answer(messages, **more):
+        return server.client().chat.completions.create(
+            model="base", messages=messages, max_tokens=6, temperature=0, extra_body=more
+        )
+
+    begun = [*HELLO, {"role": "assistant", "content": "It is"}]
+    continued = answer(begun, continue_final_message=True)
+    assert continued.choices[0].message.content != answer(HELLO).choices[0].message.content
+    assert continued.usage.prompt_tokens > answer(HELLO).usage.prompt_tokens
+    with pytest.raises(openai.BadRequestError, match="assistant"):
+        answer(HELLO, continue_final_message=True)
+
+
+@pytest.mark.req("V1")
 def test_n_answers_have_seeds_of_their_own_and_repeat(server):
     ask = {"model": "base", "messages": HELLO, "max_tokens": 8, "n": 4, "seed": 5}
     first = server.client().chat.completions.create(**ask)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from contracts.measure import Measurement
 from services.evaluation.gates.judgement import Judgement, success, validity
-from services.evaluation.gates.refusal import opens_with_refusal
 from shared.asking import Scored
+from shared.scoring.refusal import refuses
 from shared.statistics import proportion
 
 
@@ -41,7 +41,7 @@ def judge(base: Sequence[Scored], *, minimum_items: int, level: float) -> Judgem
 
 def is_refusal(scored: Scored) -> bool:
     """Whether the answer begins as refusals begin."""
-    return opens_with_refusal(scored.answer.text)
+    return refuses(scored.answer.text)
 
 
 def _median_latency(scored: Sequence[Scored]) -> Measurement:

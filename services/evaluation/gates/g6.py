@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from contracts.evaluation import ChangedExample, Remediation
 from contracts.measure import Measurement, VerdictName
 from services.evaluation.gates.judgement import EXAMPLES, Judgement, two_sided
-from services.evaluation.gates.refusal import refuses
 from services.evaluation.suites.safety import Kind, SafetyItem
+from shared.scoring.refusal import refuses
 from shared.statistics import NonInferiority, non_inferior, proportion
 
 _PARTS: dict[Kind, str] = {

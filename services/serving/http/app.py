@@ -17,8 +17,6 @@ from contracts.serving import (
     EngineDescription,
     FingerprintAnswer,
     FingerprintQuestion,
-    ScoreAnswer,
-    ScoreQuestion,
 )
 from contracts.telemetry import Feedback
 from services.serving.directory import Directory, Route, UnknownModel
@@ -241,23 +239,6 @@ def create_app(
         scored = next(event for event in events if isinstance(event, PromptScored))
         answered = FingerprintAnswer(prompt_token_ids=prompt, logprobs=scored.next_token)
         return JSONResponse(answered.model_dump(mode="json"))
-
-    @app.post("/v1/internal/score")
-    async def score(body: ScoreQuestion, who: Asked = trusted) -> Response:
-        now, execution = running()
-        chosen = await route(body.model, who, None)
-        length = len(rendered(now, body.messages, body.tools))
-
-        async def likelihood(answer: str) -> float:
-            prompt = rendered(now, body.messages, body.tools, begun=answer)
-            asked = GenerationRequest(prompt=prompt, max_tokens=0, prompt_logprobs=0)
-            ask = Ask(id=who.id, tenant=who.caller.tenant, generation=asked)
-            events = await (await execution.begin(ask, chosen)).complete()
-            scored = next(event for event in events if isinstance(event, PromptScored))
-            return sum(token.logprob for token in scored.tokens[length:] if token is not None)
-
-        found = await asyncio.gather(*(likelihood(answer) for answer in body.answers))
-        return JSONResponse(ScoreAnswer(logprobs=tuple(found)).model_dump(mode="json"))
 
     return app
 
