@@ -39,14 +39,17 @@ lint: setup ## format check, lint, types, import rules, generated files
 	$(BIN)/python -m contracts.export --check
 	$(BIN)/python docs/generate.py --check
 
-docs: setup ## regenerate schemas and docs/requirements.md
+docs: setup ## regenerate schemas, docs/requirements.md and the Kubernetes manifests
 	$(BIN)/python -m contracts.export
 	$(BIN)/python docs/generate.py
+	$(BIN)/python deploy/kubernetes/generate.py
 
 bench: setup ## print the benchmark ratios (benchmarks/RESULTS.md says how to read them)
 	$(BIN)/python benchmarks/bus.py
 	$(BIN)/python benchmarks/serving.py --home $(HOME_)
 	$(BIN)/python benchmarks/memory.py --home $(HOME_)
+	$(BIN)/python benchmarks/monitoring.py
+	$(BIN)/python benchmarks/curation.py
 
 chaos: setup ## the long failure tests, with their seeds
 	$(BIN)/python -m pytest tests/chaos --long

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from hypothesis import settings as hypothesis_settings
 
 from shared.messaging.embedded import EmbeddedNats, free_port
 from shared.settings import Settings
+
+# Read by Triton at its first import, which other libraries may do: its kernels run on the CPU here.
+os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # A busy machine is no defect of a law.
 hypothesis_settings.register_profile(
