@@ -18,10 +18,9 @@ from trl.trainer.dpo_trainer import DPOTrainer
 
 from services.training.adapters.base import load_base
 from services.training.adapters.methods.lora import lora_config
-from services.training.adapters.session import Session, Trained
+from services.training.adapters.session import Session, Trained, preference_recipe
 from services.training.adapters.session_trainer import SessionTrainer, shared_arguments
 from services.training.adapters.tokens import Pairs, encode_pairs, fitting_rows
-from services.training.health import RunStopped
 from services.training.preference_health import LikelihoodDisplacement, LogitSaturation
 
 
@@ -32,12 +31,7 @@ def train_pairs(session: Session, *, loss: str) -> Trained:
     """
     plan, say = session.plan, session.channel.working
     recipe = plan.recipe
-    if recipe.lora is None or recipe.preference is None:
-        raise RunStopped(
-            "method_unavailable",
-            "the recipe has no lora or no preference parameters",
-            "set method.lora and method.preference",
-        )
+    preference_recipe(recipe)
 
     say("reading the pairs")
     rows = fitting_rows(plan.train, recipe.method)

@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from contracts.job import LoraParameters, PreferenceParameters
+from contracts.training import Recipe
 from services.training.adapters.channel import Channel
+from services.training.health import RunStopped
 from services.training.plan import TrainerPlan
 
 
@@ -57,3 +60,14 @@ class Method(Protocol):
     """
 
     def __call__(self, session: Session) -> Trained: ...
+
+
+def preference_recipe(recipe: Recipe) -> tuple[LoraParameters, PreferenceParameters]:
+    """What preference tuning reads of its recipe. Raises RunStopped if it is not there."""
+    if recipe.lora is None or recipe.preference is None:
+        raise RunStopped(
+            "method_unavailable",
+            "the recipe has no lora or no preference parameters",
+            "set method.lora and method.preference",
+        )
+    return recipe.lora, recipe.preference

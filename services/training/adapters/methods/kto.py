@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from services.training.adapters.base import load_base
 from services.training.adapters.judged import JudgedTrainer
-from services.training.adapters.session import Session, Trained
+from services.training.adapters.session import Session, Trained, preference_recipe
 from services.training.adapters.tokens import encode_judged, fitting_rows
 from services.training.class_weights import class_weights
 from services.training.health import RunStopped
@@ -27,12 +27,7 @@ def train(session: Session) -> Trained:
     """
     plan, say = session.plan, session.channel.working
     recipe, longest = plan.recipe, plan.recipe.train.max_length
-    if recipe.lora is None or recipe.preference is None:
-        raise RunStopped(
-            "method_unavailable",
-            "the recipe has no lora or no preference parameters",
-            "set method.lora and method.preference",
-        )
+    _, preference = preference_recipe(recipe)
     if recipe.train.batch_size < 2:
         raise RunStopped(
             "method_unavailable",
@@ -50,7 +45,7 @@ def train(session: Session) -> Trained:
             f"of {len(rows)} rows {good} are desirable; kto learns from the contrast",
             "add rows of the other kind, or use method.name lora on desirable rows",
         )
-    weights = class_weights(recipe.preference, desirable=good, undesirable=len(rows) - good)
+    weights = class_weights(preference, desirable=good, undesirable=len(rows) - good)
     if weights.warning:
         say(f"warning: {weights.warning}")
 

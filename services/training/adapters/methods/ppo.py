@@ -20,7 +20,7 @@ from services.training.adapters.ppo.checkpoint import keep_reward, kept_reward
 from services.training.adapters.ppo.loop import PpoLoop
 from services.training.adapters.ppo.networks import ACTOR, CRITIC, REWARD, Networks
 from services.training.adapters.ppo.reward import RewardScale, fit_reward, reward, reward_accuracy
-from services.training.adapters.session import Cancelled, Session, Trained
+from services.training.adapters.session import Cancelled, Session, Trained, preference_recipe
 from services.training.adapters.tokens import Pair, encode_pairs, fitting_rows
 from services.training.health import RunStopped
 
@@ -32,17 +32,12 @@ def train(session: Session) -> Trained:
     """
     plan, say = session.plan, session.channel.working
     recipe = plan.recipe
-    if recipe.lora is None or recipe.preference is None:
-        raise RunStopped(
-            "method_unavailable",
-            "the recipe has no lora or no preference parameters",
-            "set method.lora and method.preference",
-        )
+    lora, preference = preference_recipe(recipe)
     if world.size() > 1:
         raise RunStopped(
             "method_unavailable", "ppo trains in one process", "start the trainer without torchrun"
         )
-    ppo, beta = recipe.preference.ppo or PpoParameters(), recipe.preference.beta
+    ppo, beta = preference.ppo or PpoParameters(), preference.beta
 
     say("reading the pairs")
     rows = fitting_rows(plan.train, recipe.method)
@@ -62,7 +57,7 @@ def train(session: Session) -> Trained:
         )
 
     say("adding actor, critic and reward model")
-    config = lora_config(recipe.lora)
+    config = lora_config(lora)
     half = recipe.train.precision == "bfloat16"
     networks = Networks(model, config, half=half, seed=recipe.train.seed)
     scale = kept_reward(session.work, networks)
