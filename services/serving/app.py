@@ -16,6 +16,7 @@ from services.serving.engine.llama_engine import LlamaEngine
 from services.serving.http.app import create_app as create_http
 from services.serving.keys import Keys
 from services.serving.settings import ServingSettings
+from services.serving.trust import Trust
 from shared.artifacts import ArtifactStore
 from shared.keys import client_keys, service_secret
 from shared.messaging.broker import Bus
@@ -51,7 +52,7 @@ def create_app(settings: Settings) -> App:
     directory = Directory(base_label=base.label)
     sink = TelemetrySink(lambda: bus.jetstream)
     registry_key = own.home / "keys" / "registry" / "signing-key.pub"
-    projection = Projection(directory, lambda: bus.jetstream, artifacts, registry_key)
+    projection = Projection(directory, lambda: bus.jetstream, Trust(artifacts, registry_key))
     engines: list[LlamaEngine] = []
     http = create_http(
         engine=lambda: engines[0] if engines else None,
