@@ -8,9 +8,9 @@ import pytest
 
 import services.synthesis
 import services.training
-from services.curation.pipeline import Curated, curate
+from services.curation.pipeline import Curated
 from services.curation.tools import unsound
-from tests.curation.samples import clean_rows, held_out, row, training
+from tests.curation.samples import clean_rows, content, curate, held_out, row, training
 
 
 def tool(name="weather", **properties):
@@ -60,7 +60,7 @@ def test_calls_that_break_their_tools_schema_are_named_or_dropped(job, detector)
     assert stages["tool_schemas"].changed == {"reported:call_breaks_schema": 2}
     assert any("2 targets break the schema" in w for w in done.snapshot.card.warnings)
     dropped = curate(job(curation={"noisy_rows": "drop"}), [training(rows)], {}, detector)
-    lineage = map(json.loads, dropped.snapshot.files["lineage.jsonl"].splitlines())
+    lineage = map(json.loads, content(dropped, "lineage.jsonl").splitlines())
     gone = {e["row"]: e["detail"] for e in lineage if e.get("dropped_by") == "tool_schemas"}
     assert gone.keys() == {"lower", "other", "unsound"}
     assert "no function 'wether'" in gone["other"]
@@ -85,7 +85,7 @@ def test_nothing_of_an_evaluation_set_is_in_the_dataset(job, detector):
     rows = [*clean_rows(20), row("leak", "held QUESTION 3, about the kraken!")]
     done = curate(job(), [training(rows)], {"heldout": held_out(items)}, detector)
     assert isinstance(done, Curated)
-    everything = b"".join(done.snapshot.files[n] for n in ("train.jsonl", "validation.jsonl"))
+    everything = b"".join(content(done, n) for n in ("train.jsonl", "validation.jsonl"))
     assert b"kraken" not in everything.lower()
     assert done.snapshot.card.contamination == {"heldout": 1}
 
