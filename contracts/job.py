@@ -25,6 +25,7 @@ MethodName = Literal[
     "domain_adaptation",
     "distillation",
 ]
+Parameters = Literal["full", "lora", "qlora"]
 ScorerName = Annotated[str, Field(pattern=r"^[a-z_]+$|^[\w.]+:[\w.]+$")]
 GateId = Literal["G1", "G2", "G3", "G4", "G5", "G6", "G7", "G12"]
 """The evaluation gates of this version. G8-G10 belong to rollout and registry; G11 and G13 are how
@@ -216,16 +217,30 @@ class Method(Frozen):
     """How to train. `auto` lets diagnosis choose."""
 
     name: MethodName = "auto"
+    parameters: Parameters | None = None
+    """Which weights move under `sft`, `instruction` and `domain_adaptation`; None is `full`. The
+    methods `lora` and `qlora` are `sft` with these weights."""
     lora: LoraParameters = LoraParameters()
+    """Of the adapter that serves; after `full`, its rank is what of the change can be kept."""
     preference: PreferenceParameters = PreferenceParameters()
     """Read where the method is `preference`."""
     train: Hyperparameters = Hyperparameters()
     data_range_override: str | None = None
     """Why fewer rows than the method's documented range are acceptable (D7); lands on the card."""
 
+    @model_validator(mode="after")
+    def _one_word_for_weights(self) -> Method:
+        if self.parameters and self.name not in ("sft", "instruction", "domain_adaptation"):
+            raise ValueError(
+                "`parameters` is read under sft, instruction and domain_adaptation, "
+                f"not {self.name}"
+            )
+        return self
+
     def recipe(self, chosen: str) -> str:
         """The name of the recipe that carries out `chosen`: of `preference`, its objective."""
-        return self.preference.objective if chosen == "preference" else chosen
+        named = {"preference": self.preference.objective, "domain_adaptation": "cpt"}
+        return named.get(chosen, chosen)
 
 
 class GatePolicy(Frozen):

@@ -132,7 +132,7 @@ def estimate(
     how many of the tokens the loss looks at (all, if unsaid).
     """
     adapter = lora_parameters(model, lora) * ADAPTERS.get(method, 1) if lora is not None else 0
-    trainable = adapter if lora is not None else model.parameters
+    trainable = adapter if lora is not None else model.linear_parameters
     sequences = batch_size * SEQUENCES.get(method, 1)
     weights = (model.parameters + adapter) * BYTES
     if method == "qlora":

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from contracts.base import Digest, Frozen, digest_of
 from contracts.curation import DatasetCurated
-from contracts.job import AdaptationJob, Hyperparameters
+from contracts.job import AdaptationJob, Hyperparameters, Parameters
 from contracts.training import Recipe
 from shared.precision import Precision
 
@@ -58,11 +58,23 @@ def recipe_of(
         base=base,
         tokenizer=tokenizer,
         dataset=curated.card,
-        lora=job.method.lora if method in ("lora", "qlora", "preference") else None,
+        lora=job.method.lora,
+        parameters=job.method.parameters,
         preference=job.method.preference if method == "preference" else None,
         train=train,
         versions=dict(versions),
     )
+
+
+def moving(recipe: Recipe) -> Parameters:
+    """Which weights the recipe moves: what it says, or what its method's name says."""
+    named: dict[str, Parameters] = {
+        "sft": "full",
+        "instruction": "full",
+        "cpt": "full",
+        "qlora": "qlora",
+    }
+    return recipe.parameters or named.get(recipe.method, "lora")
 
 
 def recipe_bytes(recipe: Recipe) -> bytes:
