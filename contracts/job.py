@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, model_validator
 
 from contracts.base import Frozen, Namespace, Slug, Uri
+from contracts.distillation import DistillationParameters
 from contracts.economics import Ledger, OneOffCosts
 from contracts.governance import CurationPolicy, DataRole, Synthesis
 
@@ -57,6 +58,9 @@ class Behaviour(Frozen):
     """The success rate that makes the behaviour good enough. A lighter rung that reaches it ends
     the run without training."""
     max_tokens: int = Field(default=128, ge=1, le=4096)
+    answer_marker: str | None = Field(default=None, min_length=1)
+    """What stands before the final answer of a model that reasons first (`Answer:`). Scorers judge
+    what follows the last one, or an answer without one as a whole."""
 
 
 class Provenance(Frozen):
@@ -219,13 +223,22 @@ class Method(Frozen):
     lora: LoraParameters = LoraParameters()
     preference: PreferenceParameters = PreferenceParameters()
     """Read where the method is `preference`."""
+    distillation: DistillationParameters | None = None
+    """Read where the method is `distillation`."""
     train: Hyperparameters = Hyperparameters()
     data_range_override: str | None = None
     """Why fewer rows than the method's documented range are acceptable (D7); lands on the card."""
 
     def recipe(self, chosen: str) -> str:
         """The name of the recipe that carries out `chosen`: of `preference`, its objective."""
+        if chosen == "distillation" and self.distillation is not None:
+            return self.distillation.recipe
         return self.preference.objective if chosen == "preference" else chosen
+
+    def asked_teacher(self, chosen: str) -> DistillationParameters | None:
+        """The distillation, where `chosen` is one whose teacher writes the rows that train."""
+        asks = chosen == "distillation" and self.distillation and self.distillation.asks
+        return self.distillation if asks else None
 
 
 class GatePolicy(Frozen):

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, JsonValue
 
 from contracts.base import Digest, Event, Frozen, Service
+from contracts.distillation import DistillationParameters
 from contracts.job import Hyperparameters, LoraParameters, PreferenceParameters
 
 StopReason = Literal[
@@ -36,6 +37,7 @@ class Recipe(Frozen):
     """The dataset card."""
     lora: LoraParameters | None
     preference: PreferenceParameters | None = None
+    distillation: DistillationParameters | None = None
     train: Hyperparameters
     versions: dict[str, str]
     """Library → version."""

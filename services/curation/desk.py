@@ -51,7 +51,7 @@ class Desk:
         sources = [self._source(job, index) for index in range(len(job.data))]
         if run.synthesized is not None:
             content = self._artifacts.get(run.synthesized.rows)
-            sources.append(synthetic_source(job, content))
+            sources.append(synthetic_source(job, content, taught=run.asked_teacher))
         outcome = curate(
             job,
             sources,
@@ -63,15 +63,26 @@ class Desk:
             annotations=self._annotations(job),
             embedder=embedder_for(job),
             notes=() if run.synthesized is None else run.synthesized.alarms,
+            taught=run.synthesized is not None and run.asked_teacher is not None,
         )
         if isinstance(outcome, RecalibrationRequired):
             return outcome
         if isinstance(outcome, Halted):
             return CurationHalted(reason=outcome.reason, problems=outcome.problems)
-        if job.synthesis is not None and run.synthesized is None:
-            seeds = self._artifacts.put(outcome.seeds)
-            return SynthesisRequested(seeds=seeds, rows=job.synthesis.rows)
+        if run.synthesized is None and (wish := self._wish(run, job, outcome)) is not None:
+            return wish
         return self._keep(outcome)
+
+    def _wish(self, run: Run, job: AdaptationJob, outcome: Curated) -> SynthesisRequested | None:
+        """The rows to ask for, where the job or its distillation wants any."""
+        if (taught := run.asked_teacher) is not None:
+            count = len(outcome.seeds.splitlines()) * taught.answers_per_request
+            if not count:
+                return None
+            return SynthesisRequested(seeds=self._artifacts.put(outcome.seeds), rows=count)
+        if job.synthesis is None:
+            return None
+        return SynthesisRequested(seeds=self._artifacts.put(outcome.seeds), rows=job.synthesis.rows)
 
     def _keep(self, curated: Curated) -> DatasetCurated:
         snapshot = curated.snapshot

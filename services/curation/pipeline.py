@@ -17,6 +17,7 @@ from typing import Literal
 from contracts.base import Problem
 from contracts.curation import RecalibrationRequired
 from contracts.data import Annotation, Row
+from contracts.distillation import DistillationParameters
 from contracts.job import AdaptationJob
 from services.curation.assembly import Account, Curated, assemble
 from services.curation.contamination import contamination_sweep
@@ -31,6 +32,7 @@ from services.curation.redaction import Audit, Detector, redaction
 from services.curation.refusals import RefusalLog, refusal_stage
 from services.curation.rehearsal import rehearsal
 from services.curation.rows import Stage, Tally, TracedRow, through
+from services.curation.taught import teachers_answers
 from services.curation.tools import tool_schemas
 from services.curation.volatility import refusals
 from shared.annotations import Ballot, ballots, measured_lines, read_annotations
@@ -48,16 +50,24 @@ class Halted:
     problems: tuple[Problem, ...]
 
 
-def synthetic_source(job: AdaptationJob, content: bytes) -> SourceFile:
-    """Rows synthesized from the job's positive data, under the licences of that data."""
-    licences = sorted({s.licence for s in job.data if s.role == "positive"})
+def synthetic_source(
+    job: AdaptationJob, content: bytes, *, taught: DistillationParameters | None = None
+) -> SourceFile:
+    """Rows synthesized from the job's positive data, under the licences of that data.
+
+    Answers of a distillation's teacher are under its licence too.
+    """
+    teacher = {taught.teacher.licence} if taught is not None else set()
+    licences = sorted({s.licence for s in job.data if s.role == "positive"} | teacher)
     own = [licence for licence in licences if licence.startswith(PROPRIETARY)]
     joined = " AND ".join(f"({x})" if " " in x and len(licences) > 1 else x for x in licences)
     return SourceFile(
         file="synthetic.jsonl",
         content=content,
         licence=own[0] if own else joined,
-        provenance="synthesized from the curated positive rows; each row names its origin",
+        provenance="synthesized from the curated positive rows; each row names its origin"
+        if taught is None
+        else f"answers of {taught.teacher.name} to the curated rows' requests",
     )
 
 
@@ -70,6 +80,7 @@ def curate(
     annotations: SourceFile | None = None,
     embedder: Embedder | None = None,
     notes: Sequence[str] = (),
+    taught: bool = False,
     minimum_rows: int = 1,
 ) -> Curated | Halted | RecalibrationRequired:
     """Run every stage.
@@ -83,6 +94,8 @@ def curate(
         annotations: labels of raters, besides those that rows carry themselves.
         embedder: compares by meaning, where the job gives a threshold for it.
         notes: what synthesis warns of, for the card.
+        taught: whether a teacher's answers are among the sources, to be learned in place of those
+            of the job's own positive rows.
         minimum_rows: fewer rows than this after all stages halt with `too_few_rows`.
 
     """
@@ -112,7 +125,10 @@ def curate(
     if job.curation.private_terms:
         detector = WithPrivateTerms(detector, job.curation.private_terms)
     audit, refused = Audit(), RefusalLog()
-    stream, tallies = through(_stages(job, held, detector, audit, labels, refused, embedder), rows)
+    stages = _stages(job, held, detector, audit, labels, refused, embedder)
+    if taught:
+        stages = [teachers_answers({s.digest for s in sources[len(job.data) :]}), *stages]
+    stream, tallies = through(stages, rows)
     kept = list(stream)
     if len(kept) < minimum_rows:
         return Halted("too_few_rows", (_too_few(len(rows), len(kept), minimum_rows, tallies),))

@@ -180,6 +180,8 @@ class Clinic:
                 conditions=bounds,
             )
         pairs = rows + (job.synthesis.rows if job.synthesis else 0)
+        if (taught := job.method.asked_teacher(job.method.name)) is not None:
+            pairs = rows * taught.answers_per_request
         choice = choose(job, pairs)
         if short := preflight(job, choice.method, pairs):
             return DiagnosisHalted(

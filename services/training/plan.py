@@ -20,6 +20,8 @@ from contracts.training import Recipe
 from shared.precision import Precision
 
 PLAN_FILE = "plan.json"
+ADAPTED = ("lora", "qlora", "preference", "distillation")
+"""Methods that train a LoRA adapter."""
 
 
 class TrainerPlan(Frozen):
@@ -31,6 +33,8 @@ class TrainerPlan(Frozen):
     """How the adapter names its base: never a path of this machine."""
     train: Path
     validation: Path | None = None
+    teacher: Path | None = None
+    """The teacher's checkpoint, where its logits are read."""
     steps: int = Field(ge=1)
     threads: int = Field(default=2, ge=1)
     """CPU threads. Sums are split by thread, so equal digests need an equal number."""
@@ -48,7 +52,7 @@ def recipe_of(
 ) -> Recipe:
     """The recipe of `job` on the curated dataset. `method` is the job's, or diagnosis' choice.
 
-    The recipe of `preference` is named for its objective.
+    The recipe of `preference` or `distillation` is named for its objective.
     """
     train = job.method.train
     if train.precision == "auto":
@@ -58,8 +62,9 @@ def recipe_of(
         base=base,
         tokenizer=tokenizer,
         dataset=curated.card,
-        lora=job.method.lora if method in ("lora", "qlora", "preference") else None,
+        lora=job.method.lora if method in ADAPTED else None,
         preference=job.method.preference if method == "preference" else None,
+        distillation=job.method.distillation if method == "distillation" else None,
         train=train,
         versions=dict(versions),
     )

@@ -24,7 +24,7 @@ from services.training.settings import TrainingSettings
 from shared.artifacts import ArtifactStore
 from shared.errors import ArtifactMissing, InvalidInput, TransientError
 
-IMPLEMENTED = ("lora", "qlora", "preference")
+IMPLEMENTED = ("lora", "qlora", "preference", "distillation")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

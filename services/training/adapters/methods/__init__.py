@@ -7,7 +7,18 @@ from importlib import import_module
 from services.training.adapters.session import Method
 from services.training.health import RunStopped
 
-METHODS = {name: f"{__name__}.{name}" for name in ("dpo", "ipo", "kto", "lora", "ppo", "qlora")}
+_NAMES = (
+    "dpo",
+    "ipo",
+    "kto",
+    "lora",
+    "ppo",
+    "qlora",
+    "logit_distillation",
+    "sequence_distillation",
+    "reasoning_distillation",
+)
+METHODS = {name: f"{__name__}.{name}" for name in _NAMES}
 """Method name → module. Modules are heavy and load on use."""
 
 
