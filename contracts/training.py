@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, JsonValue
 
 from contracts.base import Digest, Event, Frozen, Service
+from contracts.distillation import DistillationParameters
 from contracts.job import Hyperparameters, LoraParameters, Parameters, PreferenceParameters
 
 StopReason = Literal[
@@ -38,6 +39,7 @@ class Recipe(Frozen):
     parameters: Parameters | None = None
     """Which weights move, where the method's name does not say it."""
     preference: PreferenceParameters | None = None
+    distillation: DistillationParameters | None = None
     train: Hyperparameters
     versions: dict[str, str]
     """Library → version."""

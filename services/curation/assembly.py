@@ -113,7 +113,7 @@ def assemble(
     last, held = _last_stage(bench, account.job)
     surplus = Tally("rehearsal")
     files, told = _Files(bench.folder / "out"), _Told()
-    if account.job.synthesis is not None:
+    if account.job.synthesis is not None or account.job.method.may_ask:
         told.seeds = OutputFile(bench.folder / "out" / SEEDS)
     for name in ("train.jsonl", "lineage.jsonl", "redactions.jsonl"):
         files.begin(name)

@@ -62,7 +62,7 @@ class Desk:
         sources = [self._source(job, index, folder) for index in range(len(job.data))]
         if run.synthesized is not None:
             content = self._artifacts.get(run.synthesized.rows)
-            sources.append(synthetic_source(job, content))
+            sources.append(synthetic_source(job, content, taught=run.asked_teacher))
         outcome = curate(
             job,
             sources,
@@ -75,6 +75,7 @@ class Desk:
             annotations=self._annotations(job),
             embedder=embedder_for(job),
             notes=() if run.synthesized is None else run.synthesized.alarms,
+            taught=run.synthesized is not None and run.asked_teacher is not None,
             on_advance=on_advance,
         )
         found = self._fact(run, job, outcome)
@@ -88,10 +89,22 @@ class Desk:
             return outcome
         if isinstance(outcome, Halted):
             return CurationHalted(reason=outcome.reason, problems=outcome.problems)
-        if job.synthesis is not None and outcome.seeds and run.synthesized is None:
-            seeds = self._artifacts.put_file(outcome.seeds)
-            return SynthesisRequested(seeds=seeds, rows=job.synthesis.rows)
+        if run.synthesized is None and (wish := self._wish(run, job, outcome)) is not None:
+            return wish
         return self._keep(outcome)
+
+    def _wish(self, run: Run, job: AdaptationJob, outcome: Curated) -> SynthesisRequested | None:
+        """The rows to ask for, where the job or its distillation wants any."""
+        if outcome.seeds is None:
+            return None
+        if (taught := run.asked_teacher) is not None:
+            with outcome.seeds.open("rb") as lines:
+                count = sum(1 for _ in lines) * taught.answers_per_request
+        else:
+            count = job.synthesis.rows if job.synthesis else 0
+        if not count:
+            return None
+        return SynthesisRequested(seeds=self._artifacts.put_file(outcome.seeds), rows=count)
 
     def _keep(self, curated: Curated) -> DatasetCurated:
         snapshot = curated.snapshot

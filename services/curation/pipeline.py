@@ -21,6 +21,7 @@ from typing import Literal
 from contracts.base import Problem, digest_of
 from contracts.curation import RecalibrationRequired
 from contracts.data import Annotation, Row
+from contracts.distillation import DistillationParameters
 from contracts.job import AdaptationJob
 from services.curation.assembly import Account, Curated, assemble
 from services.curation.census import Census
@@ -39,6 +40,7 @@ from services.curation.refusals import RefusalLog, refusal_stage
 from services.curation.rehearsal import wanted
 from services.curation.rows import Stage, Tally
 from services.curation.snapshot import json_line, library_versions
+from services.curation.taught import teachers_answers
 from services.curation.tools import tool_schemas
 from services.curation.workbench import Workbench
 from shared.annotations import Ballot, ballots, measured_lines, read_annotations
@@ -60,16 +62,24 @@ class Halted:
     problems: tuple[Problem, ...]
 
 
-def synthetic_source(job: AdaptationJob, content: bytes) -> SourceFile:
-    """Rows synthesized from the job's positive data, under the licences of that data."""
-    licences = sorted({s.licence for s in job.data if s.role == "positive"})
+def synthetic_source(
+    job: AdaptationJob, content: bytes, *, taught: DistillationParameters | None = None
+) -> SourceFile:
+    """Rows synthesized from the job's positive data, under the licences of that data.
+
+    Answers of a distillation's teacher are under its licence too.
+    """
+    teacher = {taught.teacher.licence} if taught is not None else set()
+    licences = sorted({s.licence for s in job.data if s.role == "positive"} | teacher)
     own = [licence for licence in licences if licence.startswith(PROPRIETARY)]
     joined = " AND ".join(f"({x})" if " " in x and len(licences) > 1 else x for x in licences)
     return SourceFile(
         file="synthetic.jsonl",
         content=content,
         licence=own[0] if own else joined,
-        provenance="synthesized from the curated positive rows; each row names its origin",
+        provenance="synthesized from the curated positive rows; each row names its origin"
+        if taught is None
+        else f"answers of {taught.teacher.name} to the curated rows' requests",
     )
 
 
@@ -83,6 +93,7 @@ def curate(
     annotations: SourceFile | None = None,
     embedder: Embedder | None = None,
     notes: Sequence[str] = (),
+    taught: bool = False,
     minimum_rows: int = 1,
     on_advance: Callable[[Advance], None] = lambda _: None,
 ) -> Curated | Halted | RecalibrationRequired:
@@ -98,6 +109,8 @@ def curate(
         annotations: labels of raters, besides those that rows carry themselves.
         embedder: compares by meaning, where the job gives a threshold for it.
         notes: what synthesis warns of, for the card.
+        taught: whether a teacher's answers are among the sources, to be learned in place of those
+            of the job's own positive rows.
         minimum_rows: fewer rows than this after all stages halt with `too_few_rows`.
         on_advance: told after every shard.
 
@@ -116,6 +129,7 @@ def curate(
         annotations=annotations,
         embedder=embedder,
         notes=tuple(notes),
+        taught=taught,
         minimum_rows=minimum_rows,
         on_advance=on_advance,
     )
@@ -143,6 +157,7 @@ class _Given:
     annotations: SourceFile | None
     embedder: Embedder | None
     notes: tuple[str, ...]
+    taught: bool
     minimum_rows: int
     on_advance: Callable[[Advance], None]
 
@@ -160,6 +175,7 @@ def content_key(given: _Given) -> str:
         "embedder": given.embedder.name if given.embedder else None,
         "detector": type(given.detector).__name__,
         "notes": given.notes,
+        "taught": given.taught,
         "minimum_rows": given.minimum_rows,
         "libraries": library_versions(),
     }
@@ -235,7 +251,9 @@ def _stages(
     if policy.private_terms:
         detector = WithPrivateTerms(detector, policy.private_terms)
     audit, refused, answers, census = Audit(), RefusalLog(), Answers(db), Census(db)
+    teachers = {source.digest for source in given.sources[len(given.job.data) :]}
     sifting = [
+        *([teachers_answers(teachers)] if given.taught else []),
         *([settle(labels, policy.refused_labels)] if labels else []),
         contamination_sweep(held),
         *_by_meaning(given.embedder, policy.paraphrase_threshold, partial(paraphrase_sweep, held)),

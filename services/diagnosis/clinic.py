@@ -183,6 +183,8 @@ class Clinic:
                 conditions=bounds,
             )
         rows = len(training) + (job.synthesis.rows if job.synthesis else 0)
+        if (taught := job.method.asked_teacher(job.method.name)) is not None:
+            rows = len(training) * taught.answers_per_request
         tokens = text_tokens(training)
         choice = choose(job, rows, tokens)
         if short := preflight(job, choice.method, rows, tokens):

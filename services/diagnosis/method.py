@@ -36,6 +36,7 @@ def facts(job: AdaptationJob, rows: int, tokens: int = 0) -> frozenset[Fact]:
         "raw_text": tokens > 0,
         "synthesis": job.synthesis is not None,
         "teacher_price": job.economics.teacher_price_per_mtok is not None,
+        "teacher": job.method.distillation is not None,
     }
     return frozenset(fact for fact, holds in held.items() if holds)
 

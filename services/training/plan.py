@@ -31,6 +31,8 @@ class TrainerPlan(Frozen):
     """How the adapter names its base: never a path of this machine."""
     train: Path
     validation: Path | None = None
+    teacher: Path | None = None
+    """The teacher's checkpoint, where its logits are read."""
     steps: int = Field(ge=1)
     threads: int = Field(default=2, ge=1)
     """CPU threads. Sums are split by thread, so equal digests need an equal number."""
@@ -48,7 +50,7 @@ def recipe_of(
 ) -> Recipe:
     """The recipe of `job` on the curated dataset. `method` is the job's, or diagnosis' choice.
 
-    The recipe of `preference` is named for its objective.
+    The recipe of `preference` or `distillation` is named for its objective.
     """
     train = job.method.train
     if train.precision == "auto":
@@ -61,6 +63,7 @@ def recipe_of(
         lora=job.method.lora,
         parameters=job.method.parameters,
         preference=job.method.preference if method == "preference" else None,
+        distillation=job.method.distillation if method == "distillation" else None,
         train=train,
         versions=dict(versions),
     )

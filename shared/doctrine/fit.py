@@ -19,6 +19,8 @@ PAIRED = frozenset({"dpo", "ipo", "ppo"})
 """Recipes that learn from pairs."""
 JUDGED = frozenset({"kto"})
 """Recipes that learn from single answers marked `desirable` or not."""
+TRACED = frozenset({"reasoning_distillation"})
+"""Recipes whose teacher's traces are verified by what rows expect."""
 
 
 def unfit_rows(recipe: str, rows: Iterable[Row]) -> Iterator[Problem]:
@@ -29,6 +31,8 @@ def unfit_rows(recipe: str, rows: Iterable[Row]) -> Iterator[Problem]:
         return _unfit_pairs(recipe, rows)
     if recipe in JUDGED:
         return _unfit_judged(recipe, rows)
+    if recipe in TRACED:
+        return _unverifiable(recipe, rows)
     return _unfit_demonstrations(recipe, rows)
 
 
@@ -57,6 +61,18 @@ def _unfit_demonstrations(recipe: str, rows: Iterable[Row]) -> Iterator[Problem]
                 f"its answer is marked undesirable, and {recipe} would teach it",
                 "drop the row, or use method.name preference",
             )
+
+
+def _unverifiable(recipe: str, rows: Iterable[Row]) -> Iterator[Problem]:
+    """Undesirable rows; and, if no row at all can verify a trace, the first one."""
+    listed = list(rows)
+    yield from _unfit_demonstrations(recipe, listed)
+    if listed and all(row.expected is None for row in listed):
+        yield _problem(
+            listed[0],
+            "it has no `expected`, nor has any other row, and nothing can verify a trace",
+            "give rows what the job's scorer checks a final answer against",
+        )
 
 
 def _unfit_judged(recipe: str, rows: Iterable[Row]) -> Iterator[Problem]:

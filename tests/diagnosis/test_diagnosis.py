@@ -313,7 +313,7 @@ def test_an_edited_matrix_changes_the_choice(
         ({}, 5_000, "qlora", "memory that this base does not need"),
         ({}, 5_000, "preference", "a better and a worse answer"),
         ({}, 5_000, "distillation", "no teacher whose price"),
-        ({"economics__teacher_price_per_mtok": 5}, 5_000, "distillation", "100,000 teacher out"),
+        ({"economics__teacher_price_per_mtok": 5}, 5_000, "distillation", "names no teacher"),
         ({}, 5_000, "synthetic_generation", "the job asks for none"),
         ({"synthesis": {"rows": 9}}, 5_000, "synthetic_generation", "ahead of the method"),
         ({"method__name": "sft"}, 20_000, "lora", "at most 10,000 pairs; there are 20,000"),

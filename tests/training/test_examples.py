@@ -24,7 +24,8 @@ from tests.training.judged import write
 from tests.training.test_trainer import carry_out
 
 FOLDER = Path(__file__).parents[2] / "examples" / "methods"
-NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml") if "distillation" not in path.stem)
+"""Those that learn from a teacher are in test_distillation_examples.py."""
 
 
 def job_of(name: str) -> AdaptationJob:

@@ -223,3 +223,13 @@ def test_what_a_block_keeps_is_what_autograd_saves(base, dimensions):
     logits = LOGIT_COPIES * 2 * 64 * dimensions.vocabulary * 4
     block = (parts["activations"] - logits) / dimensions.layers
     assert block == pytest.approx(saved_bytes(3) - saved_bytes(2), rel=0.25)
+
+
+@pytest.mark.req("D8")
+def test_a_teacher_is_held_beside_the_student_with_logits_of_its_own(dimensions):
+    sizes = {"lora": LoraParameters(), "batch_size": 2, "length": 64, "completion_length": 8}
+    alone = estimate(dimensions, method="logit_distillation", **sizes)
+    taught = estimate(dimensions, method="logit_distillation", teacher=dimensions, **sizes)
+    logits = LOGIT_COPIES * 2 * 8 * dimensions.vocabulary * 4
+    assert {name: taught[name] for name in alone} == alone
+    assert taught["teacher"] > dimensions.parameters * 4 + logits

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from contracts.curation import DatasetCurated
 from contracts.data import Row
-from contracts.job import AdaptationJob, PpoParameters
+from contracts.job import AdaptationJob, BaseModelRef, PpoParameters
 from contracts.training import Recipe
 from services.training.adapters.process import available_memory_bytes
 from services.training.adapters.tokens import read_rows
@@ -73,7 +73,8 @@ def prepare(
 ) -> Prepared:
     """Resolve the base, name the recipe, fetch the data, and check that the machine can hold it.
 
-    Raises InvalidInput (base or memory) and the store's errors. Calling it twice gives the same.
+    Raises InvalidInput (base, teacher or memory) and the store's errors. Calling it twice gives
+    the same.
     """
     home = settings.home.resolve()
     base, cache = resolve_base(job.base, home), digest_cache(home)
@@ -92,14 +93,16 @@ def prepare(
         store.fetch(curated.validation, work / "validation.jsonl") if curated.validation else None
     )
     sizes = sizes_of(recipe, list(read_rows(train)), token_counter(base))
+    teacher = _teacher(recipe, home)
     memory = estimate(
-        ModelDimensions.of(json.loads((base / "config.json").read_text())),
-        method=recipe.method if recipe.preference else moving(recipe),
+        _dimensions(base),
+        method=recipe.method if recipe.preference or recipe.distillation else moving(recipe),
         lora=None if moving(recipe) == "full" else recipe.lora,
         batch_size=recipe.train.batch_size,
         length=min(sizes.longest, recipe.train.max_length),
         completion_length=sizes.scored,
         precision="bfloat16" if recipe.train.precision == "bfloat16" else "float32",
+        teacher=_dimensions(teacher) if teacher is not None else None,
     )
     require_memory(memory, available=available_memory_bytes(), batch_size=recipe.train.batch_size)
     plan = TrainerPlan(
@@ -108,10 +111,23 @@ def prepare(
         base_label=job.base.label,
         train=train,
         validation=validation,
+        teacher=teacher,
         steps=optimizer_steps(sizes.examples, recipe.train),
         threads=settings.training_threads,
     )
     return Prepared(work=work, plan=plan, memory=memory)
+
+
+def _teacher(recipe: Recipe, home: Path) -> Path | None:
+    """The folder of the teacher whose logits are read. Raises InvalidInput if it is gone."""
+    distillation = recipe.distillation
+    if distillation is None or distillation.asks or distillation.teacher.checkpoint is None:
+        return None
+    return resolve_base(BaseModelRef(model=distillation.teacher.checkpoint), home)
+
+
+def _dimensions(folder: Path) -> ModelDimensions:
+    return ModelDimensions.of(json.loads((folder / "config.json").read_text()))
 
 
 def token_counter(base: Path) -> Callable[[str], int]:
