@@ -56,7 +56,11 @@ def create_app(settings: Settings) -> App:
     http = create_http(
         engine=lambda: engines[0] if engines else None,
         directory=directory,
-        keys=Keys(service_secret(own), functools.partial(client_keys, own, *own.serving_tenants)),
+        keys=Keys(
+            service_secret(own),
+            functools.partial(client_keys, own, *own.serving_tenants),
+            administrators=own.serving_administrators,
+        ),
         sink=sink,
         folders=StoredAdapters(artifacts, own.home / "serving" / "adapters"),
         catch_up=projection.catch_up,

@@ -29,6 +29,9 @@ class ServingSettings(Settings):
     serving_tenants: tuple[str, ...] = ("demo",)
     """Tenants that get a client key when they have none."""
 
+    serving_administrators: tuple[str, ...] = ()
+    """Tenants whose client key may load, unload and pin their own adapters."""
+
     def engine(self) -> EngineConfig:
         return EngineConfig(
             dtype=precision() if self.serving_dtype == "auto" else self.serving_dtype,

@@ -12,7 +12,7 @@ import math
 import re
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -225,7 +225,7 @@ def _fuse(
 
 
 class AdapterShelf:
-    """Loaded adapters, least recently used dropped first. Safe from any thread.
+    """Loaded adapters; the least recently used that is not pinned makes room. Safe from any thread.
 
     Whoever runs a request holds its `LoadedAdapter`, so dropping one here never touches it.
     """
@@ -233,6 +233,7 @@ class AdapterShelf:
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._loaded: OrderedDict[Digest, LoadedAdapter] = OrderedDict()
+        self._pinned: set[Digest] = set()
         self._lock = threading.Lock()
 
     def put(self, adapter: LoadedAdapter) -> None:
@@ -240,7 +241,7 @@ class AdapterShelf:
             self._loaded[adapter.info.digest] = adapter
             self._loaded.move_to_end(adapter.info.digest)
             while len(self._loaded) > self._capacity:
-                self._loaded.popitem(last=False)
+                del self._loaded[next(d for d in self._loaded if d not in self._pinned)]
 
     def get(self, digest: Digest) -> LoadedAdapter:
         """Raises AdapterNotLoaded."""
@@ -253,7 +254,27 @@ class AdapterShelf:
     def drop(self, digest: Digest) -> None:
         with self._lock:
             self._loaded.pop(digest, None)
+            self._pinned.discard(digest)
+
+    def pin(self, digest: Digest, pinned: bool) -> None:
+        """Raises AdapterNotLoaded, or AdapterRefused if nothing could make room any more."""
+        with self._lock:
+            if digest not in self._loaded:
+                raise AdapterNotLoaded(f"adapter {digest} is not loaded", mend="load it first")
+            if not pinned:
+                self._pinned.discard(digest)
+            elif len(self._pinned | {digest}) >= self._capacity:
+                raise AdapterRefused(
+                    f"{len(self._pinned)} of {self._capacity} adapters are pinned, "
+                    "the last place is for the others",
+                    mend="unpin one, or raise SLUICE_SERVING_MAX_ADAPTERS",
+                )
+            else:
+                self._pinned.add(digest)
 
     def list(self) -> tuple[AdapterInfo, ...]:
         with self._lock:
-            return tuple(adapter.info for adapter in self._loaded.values())
+            return tuple(
+                replace(adapter.info, pinned=digest in self._pinned)
+                for digest, adapter in self._loaded.items()
+            )

@@ -150,6 +150,9 @@ class LlamaEngine:
     def unload_adapter(self, digest: Digest) -> None:
         self._shelf.drop(digest)
 
+    def pin_adapter(self, digest: Digest, pinned: bool) -> None:
+        self._shelf.pin(digest, pinned)
+
     def adapters(self) -> tuple[AdapterInfo, ...]:
         return self._shelf.list()
 
