@@ -10,9 +10,8 @@ import hashlib
 import json
 import math
 import re
-import threading
-from collections import OrderedDict
-from dataclasses import dataclass, replace
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from contracts.base import Digest
 from kernels.lora import Block, LowRank, expand_layout
 from services.serving.engine.checkpoint import LlamaShape
 from services.serving.engine.model import FUSED
-from services.serving.engine.port import AdapterInfo, AdapterNotLoaded, AdapterRefused
+from services.serving.engine.port import AdapterInfo, AdapterRefused
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _KEY = re.compile(
@@ -73,9 +72,9 @@ def read_adapter(
             wrong shape, another base, or a rank above `max_rank`.
 
     """
-    _refuse_pickles(folder)
-    config = _config(folder, base)
-    tensors = _tensors(folder)
+    refuse_pickles(folder)
+    config = read_config(folder, base)
+    tensors = read_tensors(folder)
     pairs = _pairs(tensors, shape, max_rank, config)
     alpha, layers = float(config["lora_alpha"]), []
     for layer in range(shape.layers):
@@ -96,7 +95,7 @@ def read_adapter(
     )
 
 
-def _refuse_pickles(folder: Path) -> None:
+def refuse_pickles(folder: Path) -> None:
     if not folder.is_dir():
         raise AdapterRefused(f"{folder} is no folder", mend="give the folder PEFT saved")
     pickles = sorted(p.name for p in folder.iterdir() if p.suffix in _PICKLES)
@@ -107,7 +106,8 @@ def _refuse_pickles(folder: Path) -> None:
         )
 
 
-def _config(folder: Path, base: Digest) -> dict[str, Any]:
+def read_config(folder: Path, base: Digest, *, applied: Collection[str] = ()) -> dict[str, Any]:
+    """`adapter_config.json`, checked; `applied` are options that need not be neutral."""
     try:
         config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
         rank, alpha = config["r"], config["lora_alpha"]
@@ -122,7 +122,7 @@ def _config(folder: Path, base: Digest) -> dict[str, Any]:
             f"peft_type {config.get('peft_type')!r} is not LORA", mend="train a LoRA adapter"
         )
     for option, neutral in _NEUTRAL.items():
-        if option in config and config[option] not in neutral:
+        if option in config and config[option] not in neutral and option not in applied:
             raise AdapterRefused(
                 f"{CONFIG}: {option}={config[option]!r} is not applied by this engine",
                 mend=f"train with {option}={neutral[0]!r}",
@@ -138,13 +138,24 @@ def _config(folder: Path, base: Digest) -> dict[str, Any]:
     return config
 
 
-def _tensors(folder: Path) -> dict[str, Tensor]:
+def read_tensors(folder: Path) -> dict[str, Tensor]:
     try:
         return load_safetensors((folder / WEIGHTS).read_bytes())
     except (OSError, SafetensorError) as error:
         raise AdapterRefused(
             f"{WEIGHTS} cannot be read: {error}", mend="save the adapter as safetensors"
         ) from error
+
+
+def require_rank(config: dict[str, Any], max_rank: int) -> int:
+    """The adapter's rank. Raises AdapterRefused if it is above `max_rank` (V4)."""
+    rank: int = config["r"]
+    if rank > max_rank:
+        raise AdapterRefused(
+            f"rank {rank} is above max_lora_rank {max_rank}",
+            mend=f"train with r <= {max_rank}, or raise SLUICE_SERVING_MAX_LORA_RANK",
+        )
+    return rank
 
 
 Pairs = dict[tuple[int, str], tuple[Tensor, Tensor]]
@@ -177,12 +188,7 @@ def _pairs(
         if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
             raise AdapterRefused(f"{key} holds values that are not finite", mend="retrain")
         found.setdefault((int(match[1]), match[2]), {})[match[3]] = tensor
-    rank = config["r"]
-    if rank > max_rank:
-        raise AdapterRefused(
-            f"rank {rank} is above max_lora_rank {max_rank}",
-            mend=f"train with r <= {max_rank}, or raise SLUICE_SERVING_MAX_LORA_RANK",
-        )
+    rank = require_rank(config, max_rank)
     pairs: Pairs = {}
     for (layer, module), halves in found.items():
         d, k = _dimensions(module, shape)
@@ -222,59 +228,3 @@ def _fuse(
         return None
     rank = math.sqrt(config["r"]) if config.get("use_rslora") else config["r"]
     return LowRank(torch.cat(stacked).contiguous(), tuple(blocks), alpha, rank)
-
-
-class AdapterShelf:
-    """Loaded adapters; the least recently used that is not pinned makes room. Safe from any thread.
-
-    Whoever runs a request holds its `LoadedAdapter`, so dropping one here never touches it.
-    """
-
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._loaded: OrderedDict[Digest, LoadedAdapter] = OrderedDict()
-        self._pinned: set[Digest] = set()
-        self._lock = threading.Lock()
-
-    def put(self, adapter: LoadedAdapter) -> None:
-        with self._lock:
-            self._loaded[adapter.info.digest] = adapter
-            self._loaded.move_to_end(adapter.info.digest)
-            while len(self._loaded) > self._capacity:
-                del self._loaded[next(d for d in self._loaded if d not in self._pinned)]
-
-    def get(self, digest: Digest) -> LoadedAdapter:
-        """Raises AdapterNotLoaded."""
-        with self._lock:
-            if digest not in self._loaded:
-                raise AdapterNotLoaded(f"adapter {digest} is not loaded", mend="load it first")
-            self._loaded.move_to_end(digest)
-            return self._loaded[digest]
-
-    def drop(self, digest: Digest) -> None:
-        with self._lock:
-            self._loaded.pop(digest, None)
-            self._pinned.discard(digest)
-
-    def pin(self, digest: Digest, pinned: bool) -> None:
-        """Raises AdapterNotLoaded, or AdapterRefused if nothing could make room any more."""
-        with self._lock:
-            if digest not in self._loaded:
-                raise AdapterNotLoaded(f"adapter {digest} is not loaded", mend="load it first")
-            if not pinned:
-                self._pinned.discard(digest)
-            elif len(self._pinned | {digest}) >= self._capacity:
-                raise AdapterRefused(
-                    f"{len(self._pinned)} of {self._capacity} adapters are pinned, "
-                    "the last place is for the others",
-                    mend="unpin one, or raise SLUICE_SERVING_MAX_ADAPTERS",
-                )
-            else:
-                self._pinned.add(digest)
-
-    def list(self) -> tuple[AdapterInfo, ...]:
-        with self._lock:
-            return tuple(
-                replace(adapter.info, pinned=digest in self._pinned)
-                for digest, adapter in self._loaded.items()
-            )
