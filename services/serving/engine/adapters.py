@@ -10,11 +10,10 @@ import hashlib
 import json
 import math
 import re
-import threading
-from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -25,7 +24,7 @@ from contracts.base import Digest
 from kernels.lora import Block, LowRank, expand_layout
 from services.serving.engine.checkpoint import LlamaShape
 from services.serving.engine.model import FUSED
-from services.serving.engine.port import AdapterInfo, AdapterNotLoaded, AdapterRefused
+from services.serving.engine.port import AdapterInfo, AdapterRefused
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _KEY = re.compile(
@@ -224,36 +223,43 @@ def _fuse(
     return LowRank(torch.cat(stacked).contiguous(), tuple(blocks), alpha, rank)
 
 
-class AdapterShelf:
-    """Loaded adapters, least recently used dropped first. Safe from any thread.
+Node = TypeVar("Node")
 
-    Whoever runs a request holds its `LoadedAdapter`, so dropping one here never touches it.
-    """
 
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._loaded: OrderedDict[Digest, LoadedAdapter] = OrderedDict()
-        self._lock = threading.Lock()
+def pieces(node: Any) -> Iterator[Tensor]:
+    """Every weight in `node` (layers, as `LoadedAdapter` has them), as it lies in memory."""
+    match node:
+        case Tensor():
+            yield _lying(node)
+        case dict():
+            for part in node.values():
+                yield from pieces(part)
+        case tuple():
+            for part in node:
+                yield from pieces(part)
+        case _ if is_dataclass(node):
+            for each in fields(node):
+                yield from pieces(getattr(node, each.name))
 
-    def put(self, adapter: LoadedAdapter) -> None:
-        with self._lock:
-            self._loaded[adapter.info.digest] = adapter
-            self._loaded.move_to_end(adapter.info.digest)
-            while len(self._loaded) > self._capacity:
-                self._loaded.popitem(last=False)
 
-    def get(self, digest: Digest) -> LoadedAdapter:
-        """Raises AdapterNotLoaded."""
-        with self._lock:
-            if digest not in self._loaded:
-                raise AdapterNotLoaded(f"adapter {digest} is not loaded", mend="load it first")
-            self._loaded.move_to_end(digest)
-            return self._loaded[digest]
+def rebuilt(node: Node, fresh: Iterator[Tensor]) -> Node:
+    """`node` with its weights taken from `fresh`, which are in the order of `pieces`."""
+    made: Any = node
+    match node:
+        case Tensor():
+            made = next(fresh)
+            made = made if node.is_contiguous() else made.t()
+        case dict():
+            made = {key: rebuilt(part, fresh) for key, part in node.items()}
+        case tuple():
+            made = tuple(rebuilt(part, fresh) for part in node)
+        case _ if is_dataclass(node):
+            parts = {e.name: rebuilt(getattr(node, e.name), fresh) for e in fields(node)}
+            made = replace(node, **parts)  # type: ignore[type-var]
+    kept: Node = made
+    return kept
 
-    def drop(self, digest: Digest) -> None:
-        with self._lock:
-            self._loaded.pop(digest, None)
 
-    def list(self) -> tuple[AdapterInfo, ...]:
-        with self._lock:
-            return tuple(adapter.info for adapter in self._loaded.values())
+def _lying(tensor: Tensor) -> Tensor:
+    """The tensor, or its transpose: whichever is contiguous (`expand_layout`)."""
+    return tensor if tensor.is_contiguous() else tensor.t()
