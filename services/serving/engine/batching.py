@@ -2,50 +2,17 @@
 
 from __future__ import annotations
 
-import bisect
-import threading
 from collections.abc import Sequence as Many
 
 import torch
 
 from kernels.lora import SegmentPlan
 from services.serving.engine.model import Batch, Chunk
-from services.serving.engine.port import Overloaded
 from services.serving.engine.prefix_cache import BLOCK, PrefixCache
 from services.serving.engine.sequence import Sequence
 
 BACKGROUND_SHARE = 8
 """Background requests hold at most one slot in so many while users' requests run."""
-
-
-class WaitingLine:
-    """Submitted requests by priority, then arrival; bounded. Safe from any thread."""
-
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._waiting: list[Sequence] = []
-        self.changed = threading.Condition()
-
-    def __len__(self) -> int:
-        return len(self._waiting)
-
-    def put(self, sequence: Sequence) -> None:
-        """Raises Overloaded when the line is full."""
-        with self.changed:
-            if len(self._waiting) >= self._capacity:
-                raise Overloaded(
-                    f"{len(self._waiting)} requests are waiting already", retry_after_s=2.0
-                )
-            bisect.insort(self._waiting, sequence, key=lambda s: s.request.priority)
-            self.changed.notify()
-
-    def take(self, sequence: Sequence) -> None:
-        with self.changed:
-            self._waiting.remove(sequence)
-
-    def snapshot(self) -> list[Sequence]:
-        with self.changed:
-            return list(self._waiting)
 
 
 def admissible(

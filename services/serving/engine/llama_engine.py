@@ -21,7 +21,7 @@ from kernels.native import NativeUnavailable, library
 from services.serving.engine import sampling
 from services.serving.engine.adapters import LoadedAdapter, content_digest, read_adapter
 from services.serving.engine.answering import Answering
-from services.serving.engine.batching import WaitingLine, admissible, step_of
+from services.serving.engine.batching import admissible, step_of
 from services.serving.engine.constraint import Constraints
 from services.serving.engine.lifecycle import require_fit, sweep
 from services.serving.engine.model import FUSED, Llama
@@ -35,6 +35,7 @@ from services.serving.engine.prefix_cache import PrefixCache, block_keys
 from services.serving.engine.sequence import EventStream, Sequence
 from services.serving.engine.shelf import AdapterShelf
 from services.serving.engine.text import TextStream
+from services.serving.engine.waiting import WaitingLine
 from shared.models import base_digest, tokenizer_digest
 
 _log = logging.getLogger(__name__)
@@ -213,7 +214,7 @@ class LlamaEngine:
             return
         waiting = self._line.snapshot()
         for sequence in admissible(waiting, self._running, len(self._free), self.prefixes):
-            self._line.take(sequence)
+            self._line.admit(sequence)
             sequence.slot = heapq.heappop(self._free)
             sequence.cached = self.prefixes.restore(sequence.keys, self._cache, sequence.slot)
             sequence.computed = sequence.cached
