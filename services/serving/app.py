@@ -12,7 +12,7 @@ from contracts.base import Digest, Service
 from contracts.job import BaseModelRef
 from services.serving.bus import Projection, TelemetrySink
 from services.serving.directory import Directory
-from services.serving.engine.open import LocalEngine, open_engine
+from services.serving.engine.open import OpenEngine, open_engine
 from services.serving.http.app import create_app as create_http
 from services.serving.keys import Keys
 from services.serving.settings import ServingSettings
@@ -53,7 +53,7 @@ def create_app(settings: Settings) -> App:
     sink = TelemetrySink(lambda: bus.jetstream)
     registry_key = own.home / "keys" / "registry" / "signing-key.pub"
     projection = Projection(directory, lambda: bus.jetstream, Trust(artifacts, registry_key))
-    engines: list[LocalEngine] = []
+    engines: list[OpenEngine] = []
     http = create_http(
         engine=lambda: engines[0] if engines else None,
         directory=directory,
@@ -74,6 +74,7 @@ def create_app(settings: Settings) -> App:
             folder,
             own.engine(),
             backend=own.serving_backend,
+            vllm=own.vllm(),
             label=base.label,
             digest_cache=digest_cache(own.home),
         )

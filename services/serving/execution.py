@@ -77,9 +77,8 @@ class Execution:
         answer = Answer(ask, deployment, arm, target.model, self._sink)
         try:
             adapter = await self.residency.digest(target)
-            answer.attach(
-                await self._engine.submit(replace(ask.generation, adapter=adapter)),
-            )
+            asked = replace(ask.generation, adapter=adapter, tenant=ask.tenant)
+            answer.attach(await self._engine.submit(asked))
             await answer.first()
         except Exception as error:
             await answer.conclude(error=error)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
-import threading
 from collections.abc import Sequence as Many
 from typing import Protocol
 
@@ -12,67 +10,10 @@ import torch
 from kernels.lora import SegmentPlan
 from services.serving.engine.memory import PAGE
 from services.serving.engine.model import Batch, Chunk
-from services.serving.engine.port import Overloaded
 from services.serving.engine.sequence import Sequence
 
 BACKGROUND_SHARE = 8
 """Background requests hold at most one slot in so many while users' requests run."""
-
-
-class WaitingLine:
-    """Submitted requests by priority, then arrival; bounded. Safe from any thread."""
-
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._waiting: list[Sequence] = []
-        self.changed = threading.Condition()
-        self._news = False
-
-    def __len__(self) -> int:
-        return len(self._waiting)
-
-    def put(self, sequence: Sequence) -> None:
-        """Raises Overloaded when the line is full."""
-        with self.changed:
-            if len(self._waiting) >= self._capacity:
-                raise Overloaded(
-                    f"{len(self._waiting)} requests are waiting already", retry_after_s=2.0
-                )
-            bisect.insort(self._waiting, sequence, key=_turn)
-            self._tell()
-
-    def give_back(self, sequence: Sequence) -> None:
-        """Put a sequence that ran in its old place; the line may be full."""
-        with self.changed:
-            bisect.insort(self._waiting, sequence, key=_turn)
-
-    def wake(self) -> None:
-        """Have whoever rests look again."""
-        with self.changed:
-            self._tell()
-
-    def rest(self, timeout_s: float) -> None:
-        """Until a request came, or `wake` was called, since the last rest."""
-        with self.changed:
-            if not self._news:
-                self.changed.wait(timeout_s)
-            self._news = False
-
-    def _tell(self) -> None:
-        self._news = True
-        self.changed.notify()
-
-    def take(self, sequence: Sequence) -> None:
-        with self.changed:
-            self._waiting.remove(sequence)
-
-    def snapshot(self) -> list[Sequence]:
-        with self.changed:
-            return list(self._waiting)
-
-
-def _turn(sequence: Sequence) -> tuple[int, float]:
-    return sequence.request.priority, sequence.submitted
 
 
 class Shared(Protocol):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from services.serving.engine.batching import WaitingLine
 from services.serving.engine.port import ContextExceeded, DeadlineExceeded, GenerationRequest
 from services.serving.engine.sequence import Sequence
+from services.serving.engine.waiting import WaitingLine
 
 
 def require_fit(request: GenerationRequest, *, context: int, vocab: int) -> None:

@@ -21,7 +21,7 @@ from kernels.paging import PoolFull
 from services.serving.engine import sampling
 from services.serving.engine.adapters import LoadedAdapter, content_digest, read_adapter
 from services.serving.engine.answering import Answering
-from services.serving.engine.batching import WaitingLine, step_of
+from services.serving.engine.batching import step_of
 from services.serving.engine.constraint import Constraints
 from services.serving.engine.key_values import KeyValues
 from services.serving.engine.lifecycle import require_fit
@@ -39,6 +39,7 @@ from services.serving.engine.residency import Residency
 from services.serving.engine.scheduling import Scheduler
 from services.serving.engine.sequence import EventStream, Sequence
 from services.serving.engine.text import TextStream
+from services.serving.engine.waiting import WaitingLine
 from shared.models import base_digest, tokenizer_digest
 
 _log = logging.getLogger(__name__)
@@ -228,12 +229,12 @@ class LlamaEngine:
             text=TextStream(self._tokenizer, request.stop),
             limit=min(request.max_tokens, self._model.context - len(request.prompt)),
         )
+        leaves: Sequence | None = sequence
         try:
-            self._line.put(sequence)
-        except Overloaded:
-            if adapter is not None:
-                self._adapters.give_back(adapter)
-            raise
+            leaves = self._line.put(sequence)
+        finally:
+            if leaves is not None and leaves.adapter is not None:
+                self._adapters.give_back(leaves.adapter)
         return sequence.stream
 
     def close(self) -> None:

@@ -94,6 +94,8 @@ class GenerationRequest:
     ignore_eos: bool = False
     deadline_s: float | None = None
     """From submission, waiting included."""
+    tenant: str = ""
+    """Whose it is: tenants take turns while requests wait."""
     priority: int = 0
     """Lower first; mirrored traffic waits behind users'."""
 

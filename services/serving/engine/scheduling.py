@@ -11,13 +11,14 @@ from __future__ import annotations
 import heapq
 
 from kernels.paging import PoolFull
-from services.serving.engine.batching import WaitingLine, admissible
+from services.serving.engine.batching import admissible
 from services.serving.engine.key_values import KeyValues, block_keys
 from services.serving.engine.lifecycle import sweep
 from services.serving.engine.memory import PAGE
 from services.serving.engine.port import Overloaded
 from services.serving.engine.residency import Residency
 from services.serving.engine.sequence import Sequence
+from services.serving.engine.waiting import WaitingLine
 
 
 class Scheduler:
@@ -99,7 +100,7 @@ class Scheduler:
             self._release_weights(sequence)
             raise
         heapq.heappop(self._free)
-        self.line.take(sequence)
+        self.line.admit(sequence)
         sequence.slot, sequence.computed = slot, computed
         if not sequence.generated:
             sequence.cached = computed

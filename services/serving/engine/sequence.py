@@ -68,6 +68,8 @@ class Sequence:
     weights: LoadedAdapter | None = None
     """The adapter's, while the sequence runs."""
     submitted: float = field(default_factory=time.monotonic)
+    admitted: bool = False
+    """Whether it ran already; it may wait again, when others needed its pages."""
     slot: int = -1
     computed: int = 0
     """Leading tokens whose keys and values are in the slot's pages."""
