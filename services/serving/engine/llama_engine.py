@@ -38,6 +38,7 @@ from services.serving.engine.port import (
 from services.serving.engine.prefix_cache import PrefixCache, block_keys
 from services.serving.engine.sequence import EventStream, Sequence
 from services.serving.engine.text import TextStream
+from services.serving.engine.turns import Turns
 from shared.models import base_digest, tokenizer_digest
 
 _log = logging.getLogger(__name__)
@@ -115,6 +116,7 @@ class LlamaEngine:
         self._cache = self._model.new_cache(config.slots)
         self._free = list(range(config.slots))
         self._running: list[Sequence] = []
+        self._turns = Turns()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
@@ -209,6 +211,7 @@ class LlamaEngine:
                 if self._running:
                     self._step_safely()
                 else:
+                    self._turns.rest()
                     with self._line.changed:
                         if not len(self._line) and not self._stopping:
                             self._line.changed.wait(timeout=1.0)
@@ -260,7 +263,7 @@ class LlamaEngine:
         heapq.heappush(self._free, sequence.slot)
 
     def _step(self) -> None:
-        batch, parts = step_of(self._running, self._config.step_tokens)
+        batch, parts = step_of(*self._turns.next(self._running, self._config.step_tokens))
         hidden = self._model.forward(batch, self._cache)
         ready: list[tuple[Sequence, int]] = []
         for sequence, row, length in parts:

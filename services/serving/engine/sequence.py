@@ -63,6 +63,9 @@ class Sequence:
     keys: list[bytes]
     """Prefix-cache keys of the prompt's whole blocks that may be reused."""
     submitted: float = field(default_factory=time.monotonic)
+    waited_s: float = 0.0
+    """In the line, or paused for others."""
+    _paused_at: float | None = field(default_factory=time.monotonic)
     slot: int = -1
     computed: int = 0
     """Leading tokens whose keys and values are in the slot."""
@@ -71,6 +74,16 @@ class Sequence:
     logprob: float = 0.0
     """Sum over `generated`, nats, by the unconstrained distribution at temperature 1."""
     prompt_logprobs: list[TokenLogprob | None] = field(default_factory=lambda: [None])
+
+    def pause(self, now: float) -> None:
+        """Others have the turn; `now` is monotonic time, s."""
+        if self._paused_at is None:
+            self._paused_at = now
+
+    def resume(self, now: float) -> None:
+        if self._paused_at is not None:
+            self.waited_s += max(0.0, now - self._paused_at)
+            self._paused_at = None
 
     @property
     def prefilling(self) -> bool:
@@ -95,5 +108,6 @@ class Sequence:
                 len(self.generated),
                 self.cached,
                 min(self.logprob, 0.0),
+                self.waited_s,
             )
         )
