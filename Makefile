@@ -9,7 +9,7 @@ export OMP_WAIT_POLICY ?= passive
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup assets demo test lint types docs bench chaos compose-up compose-down test-containers clean
+.PHONY: help setup assets demo test lint types docs bench chaos rollouts compose-up compose-down test-containers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,12 +47,16 @@ docs: setup ## regenerate schemas, docs/requirements.md and the Kubernetes manif
 bench: setup ## print the benchmark ratios (benchmarks/RESULTS.md says how to read them)
 	$(BIN)/python benchmarks/bus.py
 	$(BIN)/python benchmarks/serving.py --home $(HOME_)
+	$(BIN)/python benchmarks/shadow.py --home $(HOME_)
 	$(BIN)/python benchmarks/memory.py --home $(HOME_)
 	$(BIN)/python benchmarks/monitoring.py
 	$(BIN)/python benchmarks/curation.py
 
 chaos: setup ## the long failure tests, with their seeds
 	$(BIN)/python -m pytest tests/chaos --long
+
+rollouts: setup ## roll out 20 injected regressions and 50 healthy candidates on real requests
+	$(BIN)/python benchmarks/rollouts.py
 
 test-containers: setup ## build the images and test the core of the compose stack on a Docker engine
 	@sh deploy/test-containers.sh

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from services.serving.engine.port import Overloaded
 from services.serving.engine.waiting import WaitingLine
 
-
 CLOCK = count()
 
 

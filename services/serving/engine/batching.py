@@ -31,7 +31,8 @@ def admissible(
     background ones (priority above 0: mirrored traffic) get an eighth of the slots: they neither
     crowd out a user nor starve under steady load.
     """
-    being_computed = {key for s in running if s.prefilling for key in s.keys[s.computed // PAGE :]}
+    users = [s for s in running if s.request.priority <= 0]  # what is paused is not waited for
+    being_computed = {key for s in users if s.prefilling for key in s.keys[s.computed // PAGE :]}
     background_slots = max(1, (free + len(running)) // BACKGROUND_SHARE)
     chosen: list[Sequence] = []
     for sequence in waiting:

@@ -39,6 +39,7 @@ from services.serving.engine.residency import Residency
 from services.serving.engine.scheduling import Scheduler
 from services.serving.engine.sequence import EventStream, Sequence
 from services.serving.engine.text import TextStream
+from services.serving.engine.turns import Turns
 from services.serving.engine.waiting import WaitingLine
 from shared.models import base_digest, tokenizer_digest
 
@@ -139,6 +140,7 @@ class LlamaEngine:
             eos=shape.eos,
             retire=self._scheduler.retire,
         )
+        self._turns = Turns()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
@@ -256,6 +258,7 @@ class LlamaEngine:
                 if scheduler.running:
                     self._step_safely()
                 else:
+                    self._turns.rest()
                     scheduler.line.rest(1.0)
         scheduler.close()
 
@@ -270,7 +273,8 @@ class LlamaEngine:
 
     def _step(self) -> None:
         self._scheduler.reserve()
-        batch, parts = step_of(self._scheduler.running, self._config.step_tokens)
+        turn = self._turns.next(self._scheduler.running, self._config.step_tokens)
+        batch, parts = step_of(*turn)
         hidden = self._model.forward(batch, self._kv.pages, self._kv.tables)
         ready: list[tuple[Sequence, int]] = []
         for sequence, row, length in parts:

@@ -142,6 +142,8 @@ class Finished:
     """Prompt tokens taken from the prefix cache."""
     answer_logprob: float | None = None
     """Sum over the generated tokens, nats; None if the engine does not say."""
+    waited_s: float = 0.0
+    """In the engine's line, or paused for requests of a lower priority value."""
 
 
 GenerationEvent = PromptScored | Token | Finished

@@ -70,6 +70,9 @@ class Sequence:
     submitted: float = field(default_factory=time.monotonic)
     admitted: bool = False
     """Whether it ran already; it may wait again, when others needed its pages."""
+    waited_s: float = 0.0
+    """In the line, or paused for others."""
+    _paused_at: float | None = field(default_factory=time.monotonic)
     slot: int = -1
     computed: int = 0
     """Leading tokens whose keys and values are in the slot's pages."""
@@ -91,6 +94,16 @@ class Sequence:
     def tokens(self) -> tuple[int, ...]:
         return (*self.request.prompt, *self.generated)
 
+    def pause(self, now: float) -> None:
+        """Others have the turn; `now` is monotonic time, s."""
+        if self._paused_at is None:
+            self._paused_at = now
+
+    def resume(self, now: float) -> None:
+        if self._paused_at is not None:
+            self.waited_s += max(0.0, now - self._paused_at)
+            self._paused_at = None
+
     @property
     def prefilling(self) -> bool:
         """More than the newest generated token is to be computed."""
@@ -104,6 +117,7 @@ class Sequence:
     def step_back(self) -> None:
         """Its pages are gone: everything is to be computed again."""
         self.computed, self.slot = 0, -1
+        self.pause(time.monotonic())
         if not self.generated:
             self.prompt_logprobs = [None]
         self._name_blocks()
@@ -128,5 +142,6 @@ class Sequence:
                 len(self.generated),
                 self.cached,
                 min(self.logprob, 0.0),
+                self.waited_s,
             )
         )

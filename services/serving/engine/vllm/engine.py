@@ -167,7 +167,7 @@ class VllmEngine:
         self._shelf.pin(digest, pinned)
 
     def stats(self) -> None:
-        """vLLM keeps its own, at its own `/metrics`."""
+        """VLLM keeps its own, at its own `/metrics`."""
 
     def adapters(self) -> tuple[AdapterInfo, ...]:
         """Tiers are those of vLLM's own rule, least recently used first out of each."""
