@@ -163,9 +163,11 @@ async def until_back(stack: Stack) -> float:
                 with suppress(nats.errors.Error, TimeoutError):
                     await jetstream._nc.request(subjects.health(service), timeout=1)
                     waiting.discard(service)
+        answered_s = time.monotonic() - began
         for row in CONSUMERS:
             while row.service in WORK and not await _asks(jetstream, row):
                 await asyncio.sleep(0.1)
+    print(f"all services answered after {answered_s:.1f} s, the last was {service}", flush=True)
     return time.monotonic() - began
 
 
