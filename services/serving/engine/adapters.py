@@ -10,8 +10,7 @@ import hashlib
 import json
 import math
 import re
-import threading
-from collections import OrderedDict
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from contracts.base import Digest
 from kernels.lora import Block, LowRank, expand_layout
 from services.serving.engine.checkpoint import LlamaShape
 from services.serving.engine.model import FUSED
-from services.serving.engine.port import AdapterInfo, AdapterNotLoaded, AdapterRefused
+from services.serving.engine.port import AdapterInfo, AdapterRefused
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _KEY = re.compile(
@@ -75,9 +74,10 @@ def read_adapter(
             wrong shape, another base, or a rank above `max_rank`.
 
     """
-    _refuse_pickles(folder)
-    config = _config(folder, base)
-    tensors = _tensors(folder, _most_bytes(shape, max_rank))
+    refuse_pickles(folder)
+    config = read_config(folder, base)
+    linears = [_dimensions(module, shape) for names in FUSED.values() for module in names]
+    tensors = read_tensors(folder, most_bytes(linears * shape.layers, max_rank))
     pairs = _pairs(tensors, shape, max_rank, config)
     alpha, layers = float(config["lora_alpha"]), []
     for layer in range(shape.layers):
@@ -98,7 +98,7 @@ def read_adapter(
     )
 
 
-def _refuse_pickles(folder: Path) -> None:
+def refuse_pickles(folder: Path) -> None:
     if not folder.is_dir():
         raise AdapterRefused(f"{folder} is no folder", mend="give the folder PEFT saved")
     pickles = sorted(p.name for p in folder.iterdir() if p.suffix in _PICKLES)
@@ -109,7 +109,8 @@ def _refuse_pickles(folder: Path) -> None:
         )
 
 
-def _config(folder: Path, base: Digest) -> dict[str, Any]:
+def read_config(folder: Path, base: Digest, *, applied: Collection[str] = ()) -> dict[str, Any]:
+    """`adapter_config.json`, checked; `applied` are options that need not be neutral."""
     try:
         config = _document(folder / CONFIG)
         rank, alpha = config["r"], config["lora_alpha"]
@@ -126,7 +127,7 @@ def _config(folder: Path, base: Digest) -> dict[str, Any]:
             f"peft_type {config.get('peft_type')!r:.200} is not LORA", mend="train a LoRA adapter"
         )
     for option, neutral in _NEUTRAL.items():
-        if option in config and config[option] not in neutral:
+        if option in config and config[option] not in neutral and option not in applied:
             raise AdapterRefused(
                 f"{CONFIG}: {option}={config[option]!r:.200} is not applied by this engine",
                 mend=f"train with {option}={neutral[0]!r}",
@@ -162,21 +163,32 @@ def _document(path: Path) -> dict[str, Any]:
     return found
 
 
-def _most_bytes(shape: LlamaShape, max_rank: int) -> int:
-    """The largest file an adapter of this base can be: every linear at `max_rank`, in float64."""
-    sides = sum(sum(_dimensions(module, shape)) for names in FUSED.values() for module in names)
-    return MAXIMUM_HEADER_BYTES + shape.layers * sides * max_rank * 8
+def most_bytes(linears: Iterable[tuple[int, int]], max_rank: int) -> int:
+    """The largest file of an adapter on `linears` of (d, k): all of `max_rank`, in float64."""
+    return MAXIMUM_HEADER_BYTES + sum(map(sum, linears)) * max_rank * 8
 
 
-def _tensors(folder: Path, most_bytes: int) -> dict[str, Tensor]:
+def read_tensors(folder: Path, limit: int) -> dict[str, Tensor]:
+    """The adapter's weights, of a file of at most `limit` bytes. Raises AdapterRefused."""
     try:
-        if (folder / WEIGHTS).stat().st_size > most_bytes:
-            raise ValueError(f"is larger than the {most_bytes} bytes an adapter of this base needs")
+        if (folder / WEIGHTS).stat().st_size > limit:
+            raise ValueError(f"is larger than the {limit} bytes an adapter of this base needs")
         return load_safetensors((folder / WEIGHTS).read_bytes())
     except (OSError, ValueError, SafetensorError, KeyError) as error:
         raise AdapterRefused(
             f"{WEIGHTS} cannot be read: {str(error)[:500]}", mend="save the adapter as safetensors"
         ) from error
+
+
+def require_rank(config: dict[str, Any], max_rank: int) -> int:
+    """The adapter's rank. Raises AdapterRefused if it is above `max_rank` (V4)."""
+    rank: int = config["r"]
+    if rank > max_rank:
+        raise AdapterRefused(
+            f"rank {rank} is above max_lora_rank {max_rank}",
+            mend=f"train with r <= {max_rank}, or raise SLUICE_SERVING_MAX_LORA_RANK",
+        )
+    return rank
 
 
 Pairs = dict[tuple[int, str], tuple[Tensor, Tensor]]
@@ -210,12 +222,7 @@ def _pairs(
         if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
             raise AdapterRefused(f"{key} holds values that are not finite", mend="retrain")
         found.setdefault((int(match[1]), match[2]), {})[match[3]] = tensor
-    rank = config["r"]
-    if rank > max_rank:
-        raise AdapterRefused(
-            f"rank {rank} is above max_lora_rank {max_rank}",
-            mend=f"train with r <= {max_rank}, or raise SLUICE_SERVING_MAX_LORA_RANK",
-        )
+    rank = require_rank(config, max_rank)
     pairs: Pairs = {}
     for (layer, module), halves in found.items():
         d, k = _dimensions(module, shape)
@@ -255,38 +262,3 @@ def _fuse(
         return None
     rank = math.sqrt(config["r"]) if config.get("use_rslora") else config["r"]
     return LowRank(torch.cat(stacked).contiguous(), tuple(blocks), alpha, rank)
-
-
-class AdapterShelf:
-    """Loaded adapters, least recently used dropped first. Safe from any thread.
-
-    Whoever runs a request holds its `LoadedAdapter`, so dropping one here never touches it.
-    """
-
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._loaded: OrderedDict[Digest, LoadedAdapter] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def put(self, adapter: LoadedAdapter) -> None:
-        with self._lock:
-            self._loaded[adapter.info.digest] = adapter
-            self._loaded.move_to_end(adapter.info.digest)
-            while len(self._loaded) > self._capacity:
-                self._loaded.popitem(last=False)
-
-    def get(self, digest: Digest) -> LoadedAdapter:
-        """Raises AdapterNotLoaded."""
-        with self._lock:
-            if digest not in self._loaded:
-                raise AdapterNotLoaded(f"adapter {digest} is not loaded", mend="load it first")
-            self._loaded.move_to_end(digest)
-            return self._loaded[digest]
-
-    def drop(self, digest: Digest) -> None:
-        with self._lock:
-            self._loaded.pop(digest, None)
-
-    def list(self) -> tuple[AdapterInfo, ...]:
-        with self._lock:
-            return tuple(adapter.info for adapter in self._loaded.values())
