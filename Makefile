@@ -61,11 +61,11 @@ rollouts: setup ## roll out 20 injected regressions and 50 healthy candidates on
 test-containers: setup ## build the images and test the core of the compose stack on a Docker engine
 	@sh deploy/test-containers.sh
 
-compose-up: assets ## start the compose stack with all services (PROFILE=observe adds Grafana and Jaeger)
+compose-up: assets ## start the compose stack with all services (PROFILE=observe adds Grafana and Jaeger, gpu vLLM)
 	@sh deploy/compose.sh $(if $(PROFILE),--profile $(PROFILE)) up -d --build
 
 compose-down: ## stop the compose stack; its volumes stay
-	@sh deploy/compose.sh --profile observe down
+	@sh deploy/compose.sh --profile observe --profile gpu down
 
 clean: ## remove the environment, caches and the local home
 	rm -rf $(VENV) .sluice .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
