@@ -43,8 +43,10 @@ def _opaque(value: str) -> bool:
 @dataclass(frozen=True, slots=True)
 class _Rule:
     kind: str
+    hints: tuple[str, ...]
+    """What a text in lower case must hold one of for the rule to be tried at all."""
     needs: re.Pattern[str]
-    """What a text must hold for the rule to be tried at all."""
+    """And what else, where a hint is common."""
     pattern: re.Pattern[str]
     check: Callable[[str], bool] = bool
 
@@ -54,6 +56,7 @@ _AT, _DOT = r"\s?[\[({<]\s?at\s?[\])}>]\s?", r"(?:\.|\s?[\[({<]\s?(?:dot|\.)\s?[
 RULES: tuple[_Rule, ...] = (
     _Rule(
         "EMAIL",
+        ("at",),
         re.compile(r"[\[({<]\s?at\s?[\])}>]", re.IGNORECASE),
         re.compile(
             rf"[\w+-]+(?:{_DOT}[\w+-]+)*{_AT}[a-z0-9-]+(?:{_DOT}[a-z0-9-]+)*{_DOT}[a-z]{{2,12}}\b",
@@ -62,6 +65,7 @@ RULES: tuple[_Rule, ...] = (
     ),
     _Rule(
         "IP",
+        ("[.]", "(.)", "[dot]"),
         re.compile(r"\[\.\]|\(\.\)|\[dot\]", re.IGNORECASE),
         re.compile(
             r"(?<![\w.])\d{1,3}(?:(?:\.|\[\.\]|\(\.\)|\[dot\])\d{1,3}){3}(?![\w.])", re.IGNORECASE
@@ -69,23 +73,27 @@ RULES: tuple[_Rule, ...] = (
     ),
     _Rule(
         "CREDIT_CARD",
+        (".", "_", "/"),
         re.compile(r"\d{4}[._/]\d{4}[._/]\d{4}"),
         re.compile(r"(?<![\d.])[2-6]\d{3}([._/])\d{4}\1\d{4}\1\d{4}(?![\d.]?\d)"),
         _luhn,
     ),
     _Rule(
         "IBAN",
+        tuple("0123456789"),
         re.compile(r"\b[a-z]{2}\d{2}"),
         re.compile(r"\b[a-z]{2}\d{2}(?:\s?[a-z0-9]{4}){2,7}(?:\s?[a-z0-9]{1,3})?\b"),
         _mod_97,
     ),
     _Rule(
         "SECRET",
+        ("eyj",),
         re.compile(r"eyJ"),
         re.compile(r"\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{10,}"),
     ),
     _Rule(
         "SECRET",
+        ("pass", "pwd"),
         re.compile(r"pass|pwd", re.IGNORECASE),
         re.compile(
             r"\b\w*(?:password|passwd|passphrase|pwd|_pass)\b[\"']?\s*(?:is\s*)?[:=]\s*[\"']?"
@@ -96,6 +104,7 @@ RULES: tuple[_Rule, ...] = (
     ),
     _Rule(
         "TELEMETRY",
+        ("id", "cookie"),
         re.compile(r"[_-]?id\b|cookie", re.IGNORECASE),
         re.compile(
             r"\b(?:session|device|trace|span|request|visitor|client|tracking|advertising|install"
@@ -106,6 +115,7 @@ RULES: tuple[_Rule, ...] = (
     ),
     _Rule(
         "TELEMETRY",
+        ("mozilla/",),
         re.compile(r"Mozilla/"),
         re.compile(r"\bMozilla/\d\.\d \([^)\n]+\)(?: \w+/[\w.]+(?: \([^)\n]+\))?)*"),
     ),
@@ -114,8 +124,9 @@ RULES: tuple[_Rule, ...] = (
 
 def spelled(text: str) -> Iterator[Span]:
     """The spans of a text that a rule finds and its check confirms."""
+    lowered = text.lower()
     for rule in RULES:
-        if not rule.needs.search(text):
+        if not any(hint in lowered for hint in rule.hints) or not rule.needs.search(text):
             continue
         group = "value" if "value" in rule.pattern.groupindex else 0
         for match in rule.pattern.finditer(text):
