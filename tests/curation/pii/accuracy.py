@@ -113,7 +113,7 @@ def table(counts: dict[str, Counts], what: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    for part in ("tune", "unseen"):
+    for part in ("tune", "unseen", "fresh"):
         types, forms, errors = measure(PiiDetector(), part)
         print(f"\n{part}: {len(labelled(part))} strings\n")
         print("\n".join([*table(types, "type"), "", *table(forms, "form"), "", *errors]))
