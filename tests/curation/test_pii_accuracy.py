@@ -5,7 +5,7 @@ import json
 import pytest
 
 from services.curation.pipeline import Curated
-from tests.curation.pii.accuracy import labelled, measure
+from tests.curation.pii.accuracy import PARTS, labelled, measure
 from tests.curation.samples import clean_rows, content, contents, curate, kept, row, training
 
 pytestmark = pytest.mark.req("C3")
@@ -18,7 +18,7 @@ def totals(detector, part: str) -> tuple[float, float]:
 
 
 def test_the_labelled_set_has_more_than_three_hundred_strings_and_hidden_forms():
-    cases = [*labelled("tune"), *labelled("unseen")]
+    cases = [case for part in PARTS for case in labelled(part)]
     assert len({c.text for c in cases}) >= 300
     hidden = [c for c in cases if c.form not in {"plain", "harmless"}]
     assert len(hidden) >= 100
@@ -26,12 +26,27 @@ def test_the_labelled_set_has_more_than_three_hundred_strings_and_hidden_forms()
 
 
 def test_precision_and_recall_hold(detector):
-    recall, precision = totals(detector, "tune")
-    assert recall >= 0.99
-    assert precision >= 0.99
-    recall, precision = totals(detector, "unseen")
-    assert recall >= 0.70
-    assert precision >= 0.95
+    for part, least in (("tune", 0.99), ("unseen", 0.95), ("fresh", 0.85), ("later", 0.60)):
+        recall, precision = totals(detector, part)
+        assert recall >= least, part
+        assert precision >= 0.98, part
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Call get_order for order 12345678 and text me the result",
+        "call f(415, 5550186)",
+        "text: 2024-11-25 10:30 meeting",
+        "use token some_identifier_name_v2_long_enough",
+        "access_key rotation_policy_v2_with_90_days",
+        "weights -9.19521713256836 and 4.4539148803436467",
+        "meet me at noon dot the i",
+        "one two three four five six seven eight, text ends",
+    ],
+)
+def test_what_tools_and_programs_say_is_nobodys_data(detector, text):
+    assert detector.detect([text]) == [[]]
 
 
 def test_terms_a_tenant_calls_private_leave_every_field(job, detector):

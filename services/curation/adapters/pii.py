@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from services.curation.adapters.light_import import hidden
+from services.curation.phrased import PHRASED
 from services.curation.redaction import Span
-from services.curation.spelled import spelled
+from services.curation.spelled import RULES, matched
 
 THRESHOLD = 0.35
 
@@ -103,6 +104,14 @@ _RULES: tuple[tuple[str, tuple[str, ...], re.Pattern[str]], ...] = (
 )
 """(type, what a text in lower case must hold one of, pattern)."""
 
+_WRITTEN = (*RULES, *PHRASED)
+_NUMBERED = re.compile(
+    r"(?:sections?|chapters?|clauses?|versions?|releases?|build|paragraphs?|figures?|\u00a7|\bv)"
+    r"\s?$",
+    re.IGNORECASE,
+)
+_FRACTION = re.compile(r"\d\.$")
+_SUFFIXED = re.compile(r"-(?:alpha|beta|rc|dev|post|pre)", re.IGNORECASE)
 _PHONE_WORD = re.compile(
     r"\b(?:phone|telephone|tel|cell|mobile|call|fax|sms|text|whatsapp|dial|ring)\b[^\d\n]{0,24}$",
     re.IGNORECASE,
@@ -136,7 +145,8 @@ class PiiDetector:
         """The spans of every text; kinds are placeholder names (`EMAIL`, `SECRET`)."""
         distinct = list(dict.fromkeys(text for text in texts if text.strip()))
         spans = {
-            text: [*self._personal(text), *_by_rule(text), *spelled(text)] for text in distinct
+            text: [*self._personal(text), *_by_rule(text), *matched(_WRITTEN, text)]
+            for text in distinct
         }
         for index, span in _secrets(distinct):
             spans[distinct[index]].append(span)
@@ -156,7 +166,9 @@ class PiiDetector:
                 start, end = _trimmed(text, result.start, result.end)
                 if kind == "PHONE" and not looks_like_a_phone(text, start, end):
                     continue
-                if kind == "IP" and not _specific_address(text[start:end]):
+                if kind == "CREDIT_CARD" and _FRACTION.search(text[max(0, start - 2) : start]):
+                    continue
+                if kind == "IP" and not _specific_address(text, start, end):
                     continue
                 yield Span(start, end, kind)
 
@@ -198,9 +210,11 @@ def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
     return start, end
 
 
-def _specific_address(value: str) -> bool:
-    """`::`, `0.0.0.0` and loopback name no one's machine."""
-    return value not in {"::", "::1", "0.0.0.0", "127.0.0.1"}
+def _specific_address(text: str, start: int, end: int) -> bool:
+    """`::`, `0.0.0.0` and loopback name no one's machine; a section's number names none either."""
+    if _NUMBERED.search(text[max(0, start - 12) : start]) or _SUFFIXED.match(text, end):
+        return False
+    return text[start:end] not in {"::", "::1", "0.0.0.0", "127.0.0.1"}
 
 
 def _by_rule(text: str) -> Iterator[Span]:
