@@ -4,9 +4,9 @@
 same values in forms that hide them, and strings that only look like them. `~~` in a value is left
 out when it is read: no token scanner should take this file for a leak. The rules were tuned on the
 parts `tune` and `unseen`. `fresh` was written and measured before they were broadened, and its
-misses were in view; `later` was written after that, and is what to expect of any text. A value is found
-where one detected span of its type covers four fifths of it; a detected span is right where it
-overlaps a value of its type.
+misses were in view; `later` was written after that, and is what to expect of any text. A value is
+found where one detected span of its type covers four fifths of it; a detected span is right where
+it overlaps a value of its type.
 """
 
 from __future__ import annotations
