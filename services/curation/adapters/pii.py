@@ -3,8 +3,8 @@
 Entity types are chosen for data that trains tool calls. Dates, public URLs, places and bare digit
 runs are arguments there, not personal data: Presidio's DATE_TIME, URL, bank-account, passport and
 driver-licence recognisers are left out, and a phone number needs the look of one (a `+`, brackets
-or groups) or a word such as 'call' before it. Names need a language model and are a review signal
-elsewhere, never a block.
+or groups) or a word such as 'call' before it. Names are a review signal, never a block
+(`services.curation.names`).
 
 Nothing here touches the network: public suffixes come from tldextract's bundled snapshot, and
 detect-secrets runs without its verification filter.
