@@ -31,6 +31,7 @@ from services.curation.duplicates import exact_duplicates, near_duplicates
 from services.curation.firsts import Firsts
 from services.curation.licences import PROPRIETARY, licence_problem, source_problems
 from services.curation.meaning import paraphrase_sweep, semantic_duplicates
+from services.curation.names import names
 from services.curation.noise import Answers, noise
 from services.curation.private import WithPrivateTerms
 from services.curation.raters import recalibration, settle
@@ -276,6 +277,7 @@ def _stages(
         noise(policy.noisy_rows, answers),
         near_duplicates(threshold, NearDuplicates(threshold, db)),
         *_by_meaning(given.embedder, policy.semantic_threshold, partial(semantic_duplicates, db)),
+        names(),
     ]
     for done, part in enumerate(parts, start=1):
         rows = bench.rows(SIFT, part.shard)
