@@ -33,6 +33,7 @@ from services.curation.rehearsal import rehearsal
 from services.curation.rows import Stage, Tally, TracedRow, through
 from services.curation.tools import tool_schemas
 from services.curation.volatility import refusals
+from services.curation.withholding import withheld
 from shared.annotations import Ballot, ballots, measured_lines, read_annotations
 from shared.errors import InvalidInput, Misconfigured
 from shared.similarity.meaning import Embedder
@@ -76,7 +77,7 @@ def curate(
 
     Args:
         job: its policies decide; `job.data[i]` describes `sources[i]`. Sources beyond `job.data`
-            (synthetic rows) are held to the same licence rule by their own fields.
+            (synthetic rows, contrast pairs) are held to the same licence rule by their own fields.
         sources: the training files.
         evaluation: set name (`dev`, `heldout`) → file; training rows that overlap one are dropped.
         detector: finds personal data and secrets.
@@ -144,6 +145,7 @@ def _stages(
 ) -> list[Stage]:
     policy = job.curation
     return [
+        *([withheld(policy.withheld_rows)] if policy.withheld_rows else []),
         *([settle(labels, policy.refused_labels)] if labels else []),
         contamination_sweep(held),
         *_by_meaning(embedder, policy.paraphrase_threshold, partial(paraphrase_sweep, held)),

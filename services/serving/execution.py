@@ -12,12 +12,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from contracts.base import Digest
 from contracts.telemetry import Arm, Feedback, Outcome
 from services.serving.boundary import Judgement, task_success
-from services.serving.directory import Route, Target
+from services.serving.directory import Constraint, Route, Target
 from services.serving.engine.port import (
     Engine,
     Finished,
@@ -53,8 +53,20 @@ class Ask:
     generation: GenerationRequest
     judge: Callable[[str], Judgement] = lambda _: Judgement()
     """The boundary's verdict on an answer's text."""
+    call_schema: Callable[[], dict[str, Any]] | None = None
+    """Gives the schema of a call of the request's tools; None where it has none, or forbids it."""
     attempt: int = 1
     """Which try of the caller's this is."""
+
+
+def constrained(ask: Ask, constraint: Constraint | None) -> GenerationRequest:
+    """The generation, under the adapter's constraint where the request sets none of its own."""
+    asked = ask.generation
+    if constraint is None or asked.json_schema or asked.regex or asked.grammar:
+        return asked
+    if constraint.schema is not None:
+        return replace(asked, json_schema=dict(constraint.schema))
+    return asked if ask.call_schema is None else replace(asked, json_schema=ask.call_schema())
 
 
 class Execution:
@@ -87,7 +99,9 @@ class Execution:
         try:
             adapter = await self._adapter(target)
             answer.attach(
-                await self._engine.submit(replace(ask.generation, adapter=adapter)),
+                await self._engine.submit(
+                    replace(constrained(ask, target.constraint), adapter=adapter)
+                ),
             )
             await answer.first()
         except Exception as error:
