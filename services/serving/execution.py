@@ -11,11 +11,11 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from contracts.telemetry import Arm, Feedback, Outcome
 from services.serving.boundary import Judgement, task_success
-from services.serving.directory import Route, Target
+from services.serving.directory import Constraint, Route, Target
 from services.serving.engine.port import (
     Engine,
     Finished,
@@ -46,8 +46,20 @@ class Ask:
     generation: GenerationRequest
     judge: Callable[[str], Judgement] = lambda _: Judgement()
     """The boundary's verdict on an answer's text."""
+    call_schema: Callable[[], dict[str, Any]] | None = None
+    """Gives the schema of a call of the request's tools; None where it has none, or forbids it."""
     attempt: int = 1
     """Which try of the caller's this is."""
+
+
+def constrained(ask: Ask, constraint: Constraint | None) -> GenerationRequest:
+    """The generation, under the adapter's constraint where the request sets none of its own."""
+    asked = ask.generation
+    if constraint is None or asked.json_schema or asked.regex or asked.grammar:
+        return asked
+    if constraint.schema is not None:
+        return replace(asked, json_schema=dict(constraint.schema))
+    return asked if ask.call_schema is None else replace(asked, json_schema=ask.call_schema())
 
 
 class Execution:
@@ -77,7 +89,7 @@ class Execution:
         answer = Answer(ask, deployment, arm, target.model, self._sink)
         try:
             adapter = await self.residency.digest(target)
-            asked = replace(ask.generation, adapter=adapter, tenant=ask.tenant)
+            asked = replace(constrained(ask, target.constraint), adapter=adapter, tenant=ask.tenant)
             answer.attach(await self._engine.submit(asked))
             await answer.first()
         except Exception as error:
