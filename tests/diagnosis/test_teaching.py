@@ -12,6 +12,7 @@ import yaml
 from contracts.diagnosis import RunAccepted, RunRejected
 from contracts.subjects import RunRef
 from services.diagnosis.intake import Intake
+from services.diagnosis.matrix import matrix
 from services.diagnosis.method import choose, preflight
 from services.diagnosis.teaching import capacity_advice
 from shared.artifacts import ArtifactStore
@@ -149,6 +150,14 @@ def test_the_matrix_offers_distillation_to_a_job_with_teacher_price_and_outputs(
     (short,) = preflight(named, "distillation", 99_999)
     assert "at least 100,000 teacher outputs" in short.problem
     assert preflight(named, "distillation", 100_000) == ()
+
+
+@pytest.mark.req("D6")
+def test_the_matrix_marks_as_available_what_training_carries_out() -> None:
+    from services.training.workshop import IMPLEMENTED
+
+    trains = {row.method for row in matrix().values() if row.available and row.rank is not None}
+    assert trains == set(IMPLEMENTED)
 
 
 PILOTS = yaml.safe_load((EXAMPLES / "pilots.yaml").read_text())["runs"]
