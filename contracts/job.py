@@ -26,6 +26,9 @@ MethodName = Literal[
     "domain_adaptation",
     "distillation",
 ]
+Parameters = Literal["full", "lora", "qlora"]
+WEIGHTED: tuple[MethodName, ...] = ("sft", "instruction", "domain_adaptation", "distillation")
+"""Methods that say in `parameters` which weights move."""
 ScorerName = Annotated[str, Field(pattern=r"^[a-z_]+$|^[\w.]+:[\w.]+$")]
 GateId = Literal["G1", "G2", "G3", "G4", "G5", "G6", "G7", "G12"]
 """The evaluation gates of this version. G8-G10 belong to rollout and registry; G11 and G13 are how
@@ -220,7 +223,12 @@ class Method(Frozen):
     """How to train. `auto` lets diagnosis choose."""
 
     name: MethodName = "auto"
+    parameters: Parameters | None = None
+    """Which weights move under `sft`, `instruction` and `domain_adaptation`; None is `full`. The
+    methods `lora` and `qlora` are `sft` with these weights. Under `distillation` None is `lora`,
+    and logits are distilled into nothing else."""
     lora: LoraParameters = LoraParameters()
+    """Of the adapter that serves; after `full`, its rank is what of the change can be kept."""
     preference: PreferenceParameters = PreferenceParameters()
     """Read where the method is `preference`."""
     distillation: DistillationParameters | None = None
@@ -229,11 +237,26 @@ class Method(Frozen):
     data_range_override: str | None = None
     """Why fewer rows than the method's documented range are acceptable (D7); lands on the card."""
 
+    @model_validator(mode="after")
+    def _one_word_for_weights(self) -> Method:
+        if self.parameters and self.name not in WEIGHTED:
+            raise ValueError(f"`parameters` is read under {', '.join(WEIGHTED)}, not {self.name}")
+        logits = self.distillation is not None and not self.distillation.asks
+        if self.name == "distillation" and logits and self.parameters not in (None, "lora"):
+            raise ValueError("logits are distilled into an adapter: set `parameters` to lora")
+        return self
+
     def recipe(self, chosen: str) -> str:
         """The name of the recipe that carries out `chosen`: of `preference`, its objective."""
         if chosen == "distillation" and self.distillation is not None:
             return self.distillation.recipe
-        return self.preference.objective if chosen == "preference" else chosen
+        named = {"preference": self.preference.objective, "domain_adaptation": "cpt"}
+        return named.get(chosen, chosen)
+
+    @property
+    def may_ask(self) -> bool:
+        """Whether a teacher writes rows, should the method turn out to be `distillation`."""
+        return self.distillation is not None and self.distillation.asks
 
     def asked_teacher(self, chosen: str) -> DistillationParameters | None:
         """The distillation, where `chosen` is one whose teacher writes the rows that train."""

@@ -8,7 +8,7 @@ from pydantic import Field, JsonValue
 
 from contracts.base import Digest, Event, Frozen, Service
 from contracts.distillation import DistillationParameters
-from contracts.job import Hyperparameters, LoraParameters, PreferenceParameters
+from contracts.job import Hyperparameters, LoraParameters, Parameters, PreferenceParameters
 
 StopReason = Literal[
     "out_of_memory",
@@ -36,6 +36,8 @@ class Recipe(Frozen):
     dataset: Digest
     """The dataset card."""
     lora: LoraParameters | None
+    parameters: Parameters | None = None
+    """Which weights move, where the method's name does not say it."""
     preference: PreferenceParameters | None = None
     distillation: DistillationParameters | None = None
     train: Hyperparameters

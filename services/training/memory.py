@@ -134,7 +134,7 @@ def estimate(
     student, with logits of its own and, for one block at a time, what it computes them of.
     """
     adapter = lora_parameters(model, lora) * ADAPTERS.get(method, 1) if lora is not None else 0
-    trainable = adapter if lora is not None else model.parameters
+    trainable = adapter if lora is not None else model.linear_parameters
     sequences = batch_size * SEQUENCES.get(method, 1)
     weights = (model.parameters + adapter) * BYTES
     if method == "qlora":

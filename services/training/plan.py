@@ -15,13 +15,11 @@ from pydantic import Field
 
 from contracts.base import Digest, Frozen, digest_of
 from contracts.curation import DatasetCurated
-from contracts.job import AdaptationJob, Hyperparameters
+from contracts.job import AdaptationJob, Hyperparameters, Parameters
 from contracts.training import Recipe
 from shared.precision import Precision
 
 PLAN_FILE = "plan.json"
-ADAPTED = ("lora", "qlora", "preference", "distillation")
-"""Methods that train a LoRA adapter."""
 
 
 class TrainerPlan(Frozen):
@@ -62,12 +60,24 @@ def recipe_of(
         base=base,
         tokenizer=tokenizer,
         dataset=curated.card,
-        lora=job.method.lora if method in ADAPTED else None,
+        lora=job.method.lora,
+        parameters=job.method.parameters,
         preference=job.method.preference if method == "preference" else None,
         distillation=job.method.distillation if method == "distillation" else None,
         train=train,
         versions=dict(versions),
     )
+
+
+def moving(recipe: Recipe) -> Parameters:
+    """Which weights the recipe moves: what it says, or what its method's name says."""
+    named: dict[str, Parameters] = {
+        "sft": "full",
+        "instruction": "full",
+        "cpt": "full",
+        "qlora": "qlora",
+    }
+    return recipe.parameters or named.get(recipe.method, "lora")
 
 
 def recipe_bytes(recipe: Recipe) -> bytes:

@@ -10,9 +10,9 @@ import pytest
 import services.synthesis
 import services.training
 from contracts.data import parse_row
-from services.curation.pipeline import Curated, curate, synthetic_source
+from services.curation.pipeline import Curated, synthetic_source
 from services.curation.tools import unsound
-from tests.curation.samples import clean_rows, held_out, jsonl, row, training
+from tests.curation.samples import clean_rows, content, curate, held_out, jsonl, row, training
 
 
 def tool(name="weather", **properties):
@@ -62,7 +62,7 @@ def test_calls_that_break_their_tools_schema_are_named_or_dropped(job, detector)
     assert stages["tool_schemas"].changed == {"reported:call_breaks_schema": 2}
     assert any("2 targets break the schema" in w for w in done.snapshot.card.warnings)
     dropped = curate(job(curation={"noisy_rows": "drop"}), [training(rows)], {}, detector)
-    lineage = map(json.loads, dropped.snapshot.files["lineage.jsonl"].splitlines())
+    lineage = map(json.loads, content(dropped, "lineage.jsonl").splitlines())
     gone = {e["row"]: e["detail"] for e in lineage if e.get("dropped_by") == "tool_schemas"}
     assert gone.keys() == {"lower", "other", "unsound"}
     assert "no function 'wether'" in gone["other"]
@@ -87,7 +87,7 @@ def test_nothing_of_an_evaluation_set_is_in_the_dataset(job, detector):
     rows = [*clean_rows(20), row("leak", "held QUESTION 3, about the kraken!")]
     done = curate(job(), [training(rows)], {"heldout": held_out(items)}, detector)
     assert isinstance(done, Curated)
-    everything = b"".join(done.snapshot.files[n] for n in ("train.jsonl", "validation.jsonl"))
+    everything = b"".join(content(done, n) for n in ("train.jsonl", "validation.jsonl"))
     assert b"kraken" not in everything.lower()
     assert done.snapshot.card.contamination == {"heldout": 1}
 
@@ -123,7 +123,7 @@ def test_in_a_distillation_the_teachers_answers_stand_in_for_the_positive_rows(j
     files.append(synthetic_source(wanted, jsonl(answers), taught=wanted.method.distillation))
     done = curate(wanted, files, {}, detector, taught=True)
     assert isinstance(done, Curated)
-    targets = {r.target for r in map(parse_row, done.snapshot.files["train.jsonl"].splitlines())}
+    targets = {r.target for r in map(parse_row, content(done, "train.jsonl").splitlines())}
     assert "the teacher's words" in targets
     assert not targets & {r["target"] for r in own}
     card = done.snapshot.card

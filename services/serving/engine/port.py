@@ -16,6 +16,7 @@ from contracts.base import Digest
 from shared.errors import PermanentError, TransientError
 
 FinishReason = Literal["stop", "length", "cancelled"]
+Tier = Literal["pool", "host", "disk"]
 
 
 class Overloaded(TransientError):
@@ -153,6 +154,10 @@ class AdapterInfo:
     rank: int
     bytes: int
     target_modules: tuple[str, ...]
+    tier: Tier = "pool"
+    """Where its weights are now."""
+    pinned: bool = False
+    """Never dropped to make room."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,6 +216,16 @@ class Engine(Protocol):
 
     def unload_adapter(self, digest: Digest) -> None:
         """Forget an adapter; requests already running keep it to their end."""
+        ...
+
+    def pin_adapter(self, digest: Digest, pinned: bool) -> None:
+        """Keep a loaded adapter from being dropped for others, or stop to.
+
+        Raises:
+            AdapterNotLoaded: `digest` is unknown.
+            AdapterRefused: too many are pinned already.
+
+        """
         ...
 
     def adapters(self) -> tuple[AdapterInfo, ...]: ...

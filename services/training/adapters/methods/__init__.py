@@ -8,15 +8,18 @@ from services.training.adapters.session import Method
 from services.training.health import RunStopped
 
 _NAMES = (
+    "cpt",
     "dpo",
+    "instruction",
     "ipo",
     "kto",
+    "logit_distillation",
     "lora",
     "ppo",
     "qlora",
-    "logit_distillation",
-    "sequence_distillation",
     "reasoning_distillation",
+    "sequence_distillation",
+    "sft",
 )
 METHODS = {name: f"{__name__}.{name}" for name in _NAMES}
 """Method name → module. Modules are heavy and load on use."""
