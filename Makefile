@@ -9,7 +9,7 @@ export OMP_WAIT_POLICY ?= passive
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup assets demo test lint types docs bench chaos rollouts compose-up compose-down test-containers clean
+.PHONY: help setup assets demo test lint types docs bench preferences chaos rollouts compose-up compose-down test-containers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ bench: setup ## print the benchmark ratios (benchmarks/RESULTS.md says how to re
 	$(BIN)/python benchmarks/memory.py --home $(HOME_)
 	$(BIN)/python benchmarks/monitoring.py
 	$(BIN)/python benchmarks/curation.py
+
+preferences: assets ## DPO and KTO on SmolLM2: what changes on rows held out
+	$(BIN)/python benchmarks/preference.py --home $(HOME_)
 
 chaos: setup ## the long failure tests, with their seeds
 	$(BIN)/python -m pytest tests/chaos --long

@@ -27,6 +27,8 @@ MethodName = Literal[
     "distillation",
 ]
 Parameters = Literal["full", "lora", "qlora"]
+WEIGHTED: tuple[MethodName, ...] = ("sft", "instruction", "domain_adaptation", "distillation")
+"""Methods that say in `parameters` which weights move."""
 ScorerName = Annotated[str, Field(pattern=r"^[a-z_]+$|^[\w.]+:[\w.]+$")]
 GateId = Literal["G1", "G2", "G3", "G4", "G5", "G6", "G7", "G12"]
 """The evaluation gates of this version. G8-G10 belong to rollout and registry; G11 and G13 are how
@@ -226,7 +228,8 @@ class Method(Frozen):
     name: MethodName = "auto"
     parameters: Parameters | None = None
     """Which weights move under `sft`, `instruction` and `domain_adaptation`; None is `full`. The
-    methods `lora` and `qlora` are `sft` with these weights."""
+    methods `lora` and `qlora` are `sft` with these weights. Under `distillation` None is `lora`,
+    and logits are distilled into nothing else."""
     lora: LoraParameters = LoraParameters()
     """Of the adapter that serves; after `full`, its rank is what of the change can be kept."""
     preference: PreferenceParameters = PreferenceParameters()
@@ -239,11 +242,11 @@ class Method(Frozen):
 
     @model_validator(mode="after")
     def _one_word_for_weights(self) -> Method:
-        if self.parameters and self.name not in ("sft", "instruction", "domain_adaptation"):
-            raise ValueError(
-                "`parameters` is read under sft, instruction and domain_adaptation, "
-                f"not {self.name}"
-            )
+        if self.parameters and self.name not in WEIGHTED:
+            raise ValueError(f"`parameters` is read under {', '.join(WEIGHTED)}, not {self.name}")
+        logits = self.distillation is not None and not self.distillation.asks
+        if self.name == "distillation" and logits and self.parameters not in (None, "lora"):
+            raise ValueError("logits are distilled into an adapter: set `parameters` to lora")
         return self
 
     def recipe(self, chosen: str) -> str:

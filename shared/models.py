@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterable
@@ -71,6 +72,23 @@ def _require_files(folder: Path) -> None:
     ]
     if problems:
         raise InvalidInput(problems)
+
+
+def parameter_count(folder: Path) -> int:
+    """Elements of every tensor in the folder's safetensors files, from their headers alone.
+
+    Raises OSError or ValueError for a file that is no safetensors.
+    """
+    return sum(_elements(path) for path in sorted(folder.glob("model*.safetensors")))
+
+
+def _elements(path: Path) -> int:
+    with path.open("rb") as source:
+        size = int.from_bytes(source.read(8), "little")
+        if not 0 < size <= path.stat().st_size:
+            raise ValueError(f"{path.name} is not a safetensors file")
+        header = json.loads(source.read(size))
+    return sum(math.prod(t["shape"]) for name, t in header.items() if name != "__metadata__")
 
 
 def base_digest(folder: Path, *, cache: Path | None = None) -> Digest:

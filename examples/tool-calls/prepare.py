@@ -21,8 +21,9 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 import base_model  # noqa: E402
 import bfcl_rows  # noqa: E402
+import preferences  # noqa: E402
 
-from contracts.data import Row  # noqa: E402
+from contracts.data import Row, parse_row  # noqa: E402
 
 MODEL = "smollm2-135m-instruct"
 
@@ -103,6 +104,19 @@ def prepare_data(folder: Path, cache: Path) -> None:
         say(f"wrote {folder / name}.jsonl ({len(part)} rows)")
 
 
+def prepare_preferences(folder: Path) -> None:
+    """`pairs` and `judged`, made of the training rows."""
+    made = {"pairs": preferences.pairs, "judged": preferences.judged}
+    if all((folder / f"{name}.jsonl").exists() for name in made):
+        return
+    lines = (folder / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [parse_row(line) for line in lines]
+    for name, derive in made.items():
+        derived = derive(rows)
+        write_rows(folder / f"{name}.jsonl", derived)
+        say(f"wrote {folder / name}.jsonl ({len(derived)} rows)")
+
+
 def write_rows(path: Path, rows: list[Row]) -> None:
     """JSON Lines, one row each, all or nothing."""
     part = path.with_suffix(".part")
@@ -126,6 +140,7 @@ def main() -> None:
     options = parser.parse_args()
     cache = options.cache or options.home / "downloads"
     prepare_data(options.data, cache)
+    prepare_preferences(options.data)
     prepare_model(options.home, cache)
 
 

@@ -31,6 +31,7 @@ from services.diagnosis.reopening import conditions
 from services.diagnosis.retrieval import read_documents
 from services.diagnosis.routing import routed
 from services.diagnosis.rungs import Way, base_options, trials
+from services.diagnosis.teaching import capacity_advice
 from services.diagnosis.verdict import MeasuredRung, decide, evaluation_gaps, rerun_sample
 from services.diagnosis.verdict import Verdict as Decision
 from shared.artifacts import ArtifactStore, Pinned
@@ -187,6 +188,10 @@ class Clinic:
             rows = len(training) * taught.answers_per_request
         tokens = text_tokens(training)
         choice = choose(job, rows, tokens)
+        if choice.method == "distillation" and (
+            advice := capacity_advice(job, self._settings.home)
+        ):
+            choice = choice.model_copy(update={"reason": f"{choice.reason}; {advice}"})
         if short := preflight(job, choice.method, rows, tokens):
             return DiagnosisHalted(
                 reason="data_preflight", problems=short, diagnosis=decision.diagnosis

@@ -6,6 +6,7 @@ all the same, so the refusal offers sequence distillation.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,13 @@ from contracts.base import Problem
 from contracts.distillation import DistillationParameters, TeacherModel
 from contracts.job import AdaptationJob, BaseModelRef
 from shared.errors import InvalidInput
-from shared.models import base_digest, digest_cache, resolve_base, tokenizer_digest
+from shared.models import (
+    base_digest,
+    digest_cache,
+    parameter_count,
+    resolve_base,
+    tokenizer_digest,
+)
 from shared.vocabulary import vocabulary_difference
 
 TEACHER = "method.distillation.teacher"
@@ -85,6 +92,28 @@ def pinned_teacher(job: AdaptationJob, home: Path) -> tuple[TeacherModel | None,
     if wanted.objective == "logits":
         problems += _logit_problems(wanted, student, folder, home)
     return found, problems
+
+
+def capacity_advice(job: AdaptationJob, home: Path) -> str:
+    """What the job's pilot runs say of its teacher, by the pilots nearest in size; empty without.
+
+    Raises InvalidInput, OSError or ValueError where the student's size cannot be read.
+    """
+    wanted = job.method.distillation
+    if wanted is None or not wanted.pilots:
+        return ""
+    from shared.economics.scaling import capacity_gaps  # scipy loads for this alone
+
+    student = parameter_count(resolve_base(job.base, home))
+    gap = min(
+        capacity_gaps(wanted.pilots),
+        key=lambda gap: abs(math.log(gap.parameters) - math.log(student)),
+    )
+    said = f"pilots of {gap.parameters:.3g} parameters: {gap.said}"
+    loss, best = wanted.teacher.loss, gap.best_teacher_loss
+    if gap.shape == "u_shaped" and loss is not None and best is not None and loss < best:
+        return f"capacity gap: {wanted.teacher.name} has loss {loss:.3g}; {said}"
+    return said
 
 
 def _logit_problems(

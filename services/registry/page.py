@@ -14,7 +14,7 @@ from contracts.base import Digest
 from contracts.card import AdaptationCard
 from contracts.rollout import StageJudged
 from services.registry import plots
-from services.registry.readme import delta
+from services.registry.readme import delta, lesson, teacher
 
 _ENVIRONMENT = Environment(
     loader=PackageLoader("services.registry", "templates"),
@@ -32,6 +32,8 @@ def page(card: AdaptationCard, judged: Sequence[StageJudged], *, payload: Digest
         payload=payload,
         stages=judged,
         delta=delta,
+        lesson=lesson,
+        teacher=teacher,
         changes=Markup(plots.changes(card.gates)),
         ladder=Markup(plots.stages(judged)),
     )

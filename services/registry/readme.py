@@ -8,6 +8,7 @@ import yaml
 from jinja2 import Environment, StrictUndefined
 
 from contracts.card import AdaptationCard
+from contracts.distillation import DistillationParameters, TeacherModel
 from contracts.measure import Comparison
 
 _TEMPLATE = """\
@@ -53,6 +54,10 @@ Method {{ card.recipe.method }} ({{ card.objective }}
 {% if lora -%}
 | rank r, α, dropout | {{ lora.r }}, {{ lora.alpha }}, {{ lora.dropout }} |
 {% endif -%}
+{% if taught -%}
+| teacher | {{ taught.teacher | teacher | cell }} |
+| learned from it | {{ taught | lesson }} |
+{% endif -%}
 | learning rate | {{ train.learning_rate }} |
 | batch × accumulation | {{ train.batch_size }} × {{ train.gradient_accumulation }} |
 | epochs, steps | {{ train.epochs }}, {{ card.training.steps }} |
@@ -82,8 +87,35 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
+def teacher(model: TeacherModel) -> str:
+    """`SmolLM2-135M-Instruct, Apache-2.0, checkpoint sha256:…, answering as large`."""
+    found = [model.name, model.licence]
+    if model.digest is not None:
+        found.append(f"checkpoint {model.digest}")
+    if model.endpoint is not None:
+        found.append(f"answering as {model.endpoint.model} at {model.endpoint.url or 'serving'}")
+    return ", ".join(found)
+
+
+def lesson(distillation: DistillationParameters) -> str:
+    """`logits at temperature 2, weighing 50 % of the loss`, or what was asked for."""
+    if not distillation.asks:
+        return (
+            f"logits at temperature {distillation.temperature:g}, "
+            f"weighing {100 * distillation.soft_share:.0f} % of the loss"
+        )
+    wanted = {
+        "sequence": "its answers",
+        "reasoning": "its reasoning where the final answer was right",
+    }
+    times = distillation.answers_per_request
+    return f"{wanted[distillation.objective]}, asked {times} time{'s' * (times > 1)} a request"
+
+
 _ENVIRONMENT = Environment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
 _ENVIRONMENT.filters["cell"] = _cell
+_ENVIRONMENT.filters["teacher"] = teacher
+_ENVIRONMENT.filters["lesson"] = lesson
 
 
 def delta(row: Comparison) -> str:
@@ -110,6 +142,7 @@ def render(card: AdaptationCard) -> str:
     return template.render(
         card=card,
         lora=card.recipe.lora,
+        taught=card.recipe.distillation,
         train=card.recipe.train,
         front=front,
         delta=delta,

@@ -1,4 +1,7 @@
-"""Cost against volume as SVG: two lines, the point where they meet, axes with their units."""
+"""Cost against volume: two lines, the point where they meet, axes with their units.
+
+As SVG for a page, and in text for a terminal.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,44 @@ from shared.economics.break_even import break_even, costs
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 720, 400, 90, 60, 40, 20
 TICKS = 5
+COLUMNS, ROWS = 56, 12
+
+
+def text(ledger: Ledger) -> str:
+    """The chart in characters: `t` the teacher, `s` the student, `X` where they meet."""
+    meets, last, highest = _extent(ledger)
+    canvas = [[" "] * (COLUMNS + 1) for _ in range(ROWS + 1)]
+    for column in range(COLUMNS + 1):
+        student, teacher = costs(ledger, last * column / COLUMNS)
+        for mark, money in (("s", student), ("t", teacher)):
+            canvas[ROWS - round(ROWS * money / highest)][column] = mark
+    if meets is not None:
+        money = costs(ledger, meets)[1]
+        canvas[ROWS - round(ROWS * money / highest)][round(COLUMNS * meets / last)] = "X"
+    top, mtok = f"{highest:,.0f}", last * ledger.tokens_per_request / MTOK
+    margin = max(len(top), 1)
+    lines = [f"{ledger.currency} spent: t teacher, s student, X break-even"]
+    for number, row in enumerate(canvas):
+        label = {0: top, ROWS: "0"}.get(number, "")
+        lines.append(f"{label:>{margin}} |{''.join(row).rstrip()}")
+    end = f"{mtok:,.4g} million tokens"
+    lines.append(f"{'':>{margin}} +{'-' * COLUMNS}")
+    lines.append(f"{'':>{margin}}  0{end:>{COLUMNS}}")
+    return "\n".join(lines)
+
+
+def _extent(ledger: Ledger) -> tuple[float | None, float, float]:
+    """Requests at break-even, requests at the right edge, and the highest cost there."""
+    meets = break_even(ledger).break_even_requests
+    traffic = (ledger.monthly_requests or 0) * ledger.horizon_months
+    last = max(2 * (meets or 0), 0 if meets else traffic) or 1e6
+    return meets, last, max(*costs(ledger, last), 1e-9)
 
 
 def svg(ledger: Ledger) -> str:
     """A self-contained SVG document."""
     found = break_even(ledger)
-    meets = found.break_even_requests
-    traffic = (ledger.monthly_requests or 0) * ledger.horizon_months
-    last = max(2 * (meets or 0), 0 if meets else traffic) or 1e6
-    highest = max(*costs(ledger, last), 1e-9)
+    meets, last, highest = _extent(ledger)
 
     def x(requests: float) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * requests / last

@@ -7,17 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from contracts.diagnosis import RunAccepted, RunRejected
 from contracts.subjects import RunRef
 from services.diagnosis.intake import Intake
+from services.diagnosis.matrix import matrix
 from services.diagnosis.method import choose, preflight
+from services.diagnosis.teaching import capacity_advice
 from shared.artifacts import ArtifactStore
 from shared.models import base_digest
 from tests.diagnosis.jobs import job
 from tests.diagnosis.test_intake import document
 
 REF = RunRef("demo", "r1")
+EXAMPLES = Path(__file__).parents[2] / "examples" / "economics"
 ENDPOINT = {"model": "large", "url": "http://teacher/v1"}
 TOKENIZER: dict[str, Any] = {"model": {"vocab": {"a": 0, "b": 1}}, "added_tokens": []}
 
@@ -146,3 +150,45 @@ def test_the_matrix_offers_distillation_to_a_job_with_teacher_price_and_outputs(
     (short,) = preflight(named, "distillation", 99_999)
     assert "at least 100,000 teacher outputs" in short.problem
     assert preflight(named, "distillation", 100_000) == ()
+
+
+@pytest.mark.req("D6")
+def test_the_matrix_marks_as_available_what_training_carries_out() -> None:
+    from services.training.workshop import IMPLEMENTED
+
+    trains = {row.method for row in matrix().values() if row.available and row.rank is not None}
+    assert trains == set(IMPLEMENTED)
+
+
+PILOTS = yaml.safe_load((EXAMPLES / "pilots.yaml").read_text())["runs"]
+"""At 6e7 parameters the best of six teachers has loss 2.3: a U."""
+
+
+@pytest.mark.req("E3")
+@pytest.mark.parametrize(
+    ("loss", "width", "says"),
+    [
+        pytest.param(
+            1.9, 60_000_000, "capacity gap: Large has loss 1.9; pilots of 6e+07", id="gap"
+        ),
+        pytest.param(2.5, 60_000_000, "pilots of 6e+07", id="on the U's near side"),
+        pytest.param(None, 60_000_000, "pilots of 6e+07", id="a teacher not measured"),
+        pytest.param(1.9, 300_000_000, "a U needs three to be seen", id="no U at this size"),
+    ],
+)
+def test_pilots_advise_on_the_teacher_for_a_student_of_this_size(
+    tmp_path: Path, loss: float | None, width: int, says: str
+) -> None:
+    folder = tmp_path / "models" / "m"
+    folder.mkdir(parents=True)
+    for name in ("config.json", "tokenizer.json"):
+        (folder / name).write_text("{}")
+    header = json.dumps({"w": {"dtype": "F32", "shape": [10, width // 10]}}).encode()
+    weights = len(header).to_bytes(8, "little") + header
+    (folder / "model.safetensors").write_bytes(weights + b"0" * 8)
+    teacher = {"name": "Large", "licence": "MIT", "checkpoint": "large", "loss": loss}
+    asked = job(method__distillation={"teacher": teacher, "pilots": PILOTS})
+    said = capacity_advice(asked, tmp_path)
+    assert says in said
+    assert said.startswith("capacity gap") == (loss == 1.9 and width < 10**8)
+    assert capacity_advice(job(), tmp_path) == ""

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from contracts.economics import Ledger
 from services.cli.main import app
-from shared.economics import break_even, sensitivity, svg
+from shared.economics import break_even, sensitivity, svg, text
 from shared.economics.break_even import costs
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "economics" / "ledger.yaml"
@@ -121,6 +121,23 @@ def test_the_chart_is_well_formed_whatever_the_ledger(changes) -> None:
     said = " ".join(root.itertext())
     assert "million tokens" in said
     assert ("break-even" in said) == ("student_price_per_mtok" not in changes)
+
+
+@pytest.mark.req("E1")
+def test_the_terminal_shows_where_the_two_lines_meet() -> None:
+    lines = text(ledger()).splitlines()
+    canvas = [line.partition("|")[2] for line in lines if "|" in line]
+    (row,) = (n for n, line in enumerate(canvas) if "X" in line)
+    assert canvas[row].index("X") == 28, "half of twice the break-even"
+    assert "767.7 million tokens" in lines[-1]
+    assert lines[1].startswith("11,515 |")
+    assert (canvas[0].rstrip()[-1], canvas[-1][0]) == ("t", "t")
+    before, after = canvas[row - 1], canvas[row + 1]
+    assert "t" in before[28:]
+    assert "t" in after[:28]
+    never = text(ledger(student_price_per_mtok=20.0))
+    assert "X" not in never.partition("\n")[2]
+    assert text(ledger(one_off={}, student_price_per_mtok=0, teacher_price_per_mtok=0))
 
 
 @pytest.mark.req("E1")

@@ -9,10 +9,12 @@ import pytest
 
 from contracts.base import digest_of
 from contracts.card import AdaptationCard
+from contracts.distillation import DistillationParameters
 from contracts.measure import Interval, Measurement
 from contracts.registry import CandidateRegistered
 from contracts.rollout import StageJudged
 from services.registry.page import page
+from services.registry.readme import render
 from shared.bundles import open_card
 from tests.registry.registry_office import Office
 
@@ -67,6 +69,31 @@ def test_the_page_shows_gates_changes_stages_training_data_and_rollback(office: 
     assert plots[1].count('class="after"') == len(STAGES)
     assert "http" not in text.replace("http-equiv", "")
     assert "<script" not in text
+
+
+@pytest.mark.req("R3")
+@pytest.mark.parametrize(
+    ("objective", "learned"),
+    [
+        ("logits", "logits at temperature 2, weighing 50 % of the loss"),
+        ("sequence", "its answers, asked 1 time a request"),
+        ("reasoning", "its reasoning where the final answer was right, asked 1 time a request"),
+    ],
+)
+def test_a_distilled_adapter_discloses_its_teacher(
+    office: Office, objective: str, learned: str
+) -> None:
+    teacher = {"name": "Large-7B", "licence": "CC-BY-4.0", "checkpoint": "large"}
+    teacher |= {"digest": PAYLOAD, "endpoint": {"model": "large"}}
+    wanted = DistillationParameters.model_validate({"objective": objective, "teacher": teacher})
+    plain = card(office)
+    recipe = plain.recipe.model_copy(update={"method": wanted.recipe, "distillation": wanted})
+    made = plain.model_copy(update={"recipe": recipe})
+    said = f"Large-7B, CC-BY-4.0, checkpoint {PAYLOAD}, answering as large at serving"
+    for shown in (said, learned):
+        assert shown in page(made, (), payload=PAYLOAD)
+        assert shown in render(made)
+    assert "teacher" not in render(plain)
 
 
 @pytest.mark.req("R3")

@@ -6,15 +6,13 @@ import math
 
 import pytest
 
+from contracts.economics import Pilot
 from services.training.adapters.methods import method
 from services.training.adapters.student import prune_depth
-from services.training.adapters.supervisor import LOG_FILE
 from services.training.health import RunStopped
-from services.training.reports import TrainResult
 from shared.testing.tiny_model import build_tiny_llama
 from tests.training.distilling import demonstration, distillation, mean_kl, plan, teach
 from tests.training.test_lora import adapter_of
-from tests.training.test_trainer import carry_out
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread"), pytest.mark.timeout(300)]
 ROWS = [demonstration(i) for i in range(96)]
@@ -109,20 +107,25 @@ def test_the_loss_of_a_batch_is_the_mix_by_hand(
     assert soft / tokens > 0.5
 
 
-@pytest.mark.req("T1", "T2", "T4")
-async def test_the_kl_to_the_teacher_falls_on_rows_not_seen(make_plan_for, small, tmp_path):
-    """In the trainer's own process, to its end."""
-    work = tmp_path / "work"
-    ending, progress = await carry_out(work, make_plan_for(small))
-    assert isinstance(ending, TrainResult), (work / LOG_FILE).read_text()
-    found = ending.metrics
+@pytest.mark.req("T1", "T2", "E3")
+def test_the_kl_to_the_teacher_falls_on_rows_not_seen(session, make_plan_for, small):
+    work = session(make_plan_for(small))
+    trained = method("logit_distillation")(work)
+    found = trained.metrics
     assert found["kl"] < 0.5 * found["base_kl"]
     assert found["agreement"] > found["base_agreement"] + 0.1
-    assert ending.validation_loss > 0
-    assert found["teacher_loss"] < ending.validation_loss
-    steps = [event.values for event in progress if event.message.startswith("step ")]
-    assert steps[-1]["soft_loss"] < steps[0]["soft_loss"]
-    assert steps[-1]["tokens_per_s"] > 0
+    assert found["teacher_loss"] < trained.validation_loss
+    first, last = work.channel.steps[0], work.channel.steps[-1]
+    assert last.metrics["soft_loss"] < first.metrics["soft_loss"]
+    assert last.tokens_per_s > 0
+    pilot = Pilot(
+        parameters=found["student_parameters"],
+        tokens=found["distilled_tokens"],
+        teacher_loss=found["teacher_loss"],
+        loss=trained.validation_loss,
+    )
+    assert pilot.parameters > 50_000
+    assert 60 * 8 * 3 < pilot.tokens < 60 * 8 * 20
 
 
 @pytest.mark.req("T2")

@@ -15,6 +15,7 @@ from services.synthesis.adapters.journal import Journal
 from services.synthesis.distilling import Lesson, Verification, distil
 from services.synthesis.generation import Synthesized
 from services.synthesis.teachers import Completion, Seat
+from services.training.adapters.full_weights import EveryWeight
 from services.training.adapters.methods import method
 from services.training.health import RunStopped
 from shared.scoring import resolve
@@ -147,3 +148,20 @@ def test_a_dataset_that_no_teacher_wrote_stops_the_run_by_name(session, small, t
     )
     with pytest.raises(RunStopped, match="no row of the dataset was written by the teacher"):
         method("sequence_distillation")(session(the_plan))
+
+
+def test_a_teachers_answers_may_move_every_weight(session, small, tmp_path):
+    origin = {"model": "t", "api_version": "1", "temperature": 1.0, "top_p": 0.95}
+    taught = [
+        Row.model_validate({**r.model_dump(), "origin": origin | {"prompt_template": "teacher/v1"}})
+        for r in SEEDS[:8]
+    ]
+    the_plan = plan(
+        small, tmp_path, distillation("sequence", None), train=taught, validation=HELD[:4], steps=3
+    )
+    recipe = the_plan.recipe.model_copy(update={"parameters": "full"})
+    trained = method("sequence_distillation")(
+        session(the_plan.model_copy(update={"recipe": recipe}))
+    )
+    assert trained.metrics["teacher_rows"] == 8
+    assert EveryWeight.loss_before in trained.metrics

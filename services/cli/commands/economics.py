@@ -28,6 +28,7 @@ def economics(
     from services.cli.reporting import emit
     from shared.economics import break_even, sensitivity
     from shared.economics import svg as drawn
+    from shared.economics import text as chart
 
     book = read_ledger(ledger)
     found, swings = break_even(book), sensitivity(book)
@@ -51,6 +52,7 @@ def economics(
             f"  saved in {book.horizon_months:g} months".ljust(26)
             + f"{found.horizon_saving:>16,.2f} {money}"
         )
+    print(f"\n{chart(book)}")
     if found.break_even_tokens is not None:
         print("\nbreak-even tokens if one entry is 20 % lower .. higher")
         scale = max(v for row in swings for v in (row.low, row.high) if v is not None) or 1.0

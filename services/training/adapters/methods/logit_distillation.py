@@ -15,7 +15,8 @@ from services.training.adapters.base import load_base
 from services.training.adapters.distiller import DistillingTrainer
 from services.training.adapters.session import Session, Trained
 from services.training.adapters.teacher import distillation_of, load_teacher
-from services.training.adapters.tokens import encode_file
+from services.training.adapters.tokens import IGNORED, Corpus, encode_file
+from services.training.plan import TrainerPlan
 
 
 def train(session: Session) -> Trained:
@@ -46,6 +47,10 @@ def train(session: Session) -> Trained:
     if plan.validation is not None:
         say("measuring the held-out rows against the teacher")
         measured = trainer.measure(encode_file(tokenizer, plan.validation, max_length=longest))
+    sizes = {
+        "student_parameters": float(trainer.network.get_base_model().num_parameters()),
+        "distilled_tokens": _tokens_seen(corpus, plan),
+    }
 
     return Trained(
         model=trainer.network,
@@ -56,5 +61,13 @@ def train(session: Session) -> Trained:
         tokens_per_s=trainer.tokens_per_s,
         rows=len(corpus.examples),
         rows_too_long=corpus.too_long,
-        metrics=measured,
+        metrics=measured | sizes,
     )
+
+
+def _tokens_seen(corpus: Corpus, plan: TrainerPlan) -> float:
+    """Completion tokens of all steps, each row as often as the others."""
+    completion = sum(label != IGNORED for e in corpus.examples for label in e.labels)
+    train = plan.recipe.train
+    rows = plan.steps * train.batch_size * train.gradient_accumulation
+    return completion * rows / len(corpus.examples)

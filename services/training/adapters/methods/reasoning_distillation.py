@@ -13,7 +13,7 @@ from services.training.adapters.session import Session, Trained
 
 
 def train(session: Session) -> Trained:
-    """Train A and B on the verified traces.
+    """Train on the verified traces, as sequence distillation trains on answers.
 
     Raises RunStopped if none was right.
     """

@@ -12,15 +12,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from services.training.adapters.methods import lora
+from services.training.adapters.likelihood import maximise
 from services.training.adapters.session import Session, Trained
 from services.training.adapters.teacher import distillation_of
-from services.training.adapters.tokens import read_rows
+from services.training.adapters.tokens import encode_file, read_rows
+from services.training.adapters.weights import weights_of
 from services.training.health import RunStopped
 
 
 def train(session: Session) -> Trained:
-    """Train A and B on the teacher's answers.
+    """Train the recipe's weights, A and B unless it says others, on the teacher's answers.
 
     Raises RunStopped if the teacher wrote none of the rows.
     """
@@ -32,5 +33,5 @@ def train(session: Session) -> Trained:
             f"no row of the dataset was written by the teacher {named.name}",
             "read why its answers were rejected in the run's synthesis, and ask another teacher",
         )
-    trained = lora.train(session)
+    trained = maximise(session, weights_of(session.plan.recipe), encode=encode_file)
     return replace(trained, metrics=trained.metrics | {"teacher_rows": float(written)})
