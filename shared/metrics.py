@@ -8,6 +8,7 @@ Names in Prometheus are these with `_` for `.` and the unit as a suffix.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 from opentelemetry import metrics
@@ -19,13 +20,30 @@ from opentelemetry.sdk.resources import Resource
 
 from contracts.alerts import Alert
 from contracts.base import Service
+from contracts.serving import ServedAdapter
 from contracts.telemetry import Feedback, Outcome
 from shared.errors import Misconfigured
 
 METER = "sluiceway"
 PROVIDER = "sluiceway"
 """`gen_ai.provider.name`: our own engine."""
-SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+SECONDS = (
+    0.005,
+    0.01,
+    0.02,
+    0.04,
+    0.08,
+    0.16,
+    0.32,
+    0.64,
+    1.28,
+    2.56,
+    5.12,
+    10.24,
+    20.48,
+    40.96,
+    81.92,
+)
 TOKENS = tuple(float(4**power) for power in range(10))
 _EXPORT_EVERY_MS = 15_000
 
@@ -89,6 +107,9 @@ class Answers:
         self._first_token = meter.create_histogram(
             "gen_ai.server.time_to_first_token", "s", "From the request to its first token."
         )
+        self._each_token = meter.create_histogram(
+            "gen_ai.server.time_per_output_token", "s", "Between tokens, after the first."
+        )
         self._tokens = meter.create_histogram(
             "gen_ai.client.token.usage", "{token}", "Tokens read and written."
         )
@@ -119,6 +140,9 @@ class Answers:
         self._duration.record(signal.latency_ms / 1e3, {**about, **failed})
         if signal.time_to_first_token_ms is not None:
             self._first_token.record(signal.time_to_first_token_ms / 1e3, about)
+            if signal.completion_tokens > 1:
+                rest_ms = signal.latency_ms - signal.time_to_first_token_ms
+                self._each_token.record(rest_ms / 1e3 / (signal.completion_tokens - 1), about)
         self._tokens.record(signal.prompt_tokens, {**about, "gen_ai.token.type": "input"})
         self._tokens.record(signal.completion_tokens, {**about, "gen_ai.token.type": "output"})
         self._verdicts.add(1, {**about, "sluice.verdict": _verdict(signal)})
@@ -132,6 +156,46 @@ def _verdict(outcome: Outcome) -> str:
     if outcome.refused:
         return "refused"
     return "failed" if outcome.task_success is False else "succeeded"
+
+
+class Residents:
+    """What serving holds of adapters: bytes by adapter, and how many are loaded and pinned."""
+
+    def __init__(
+        self, resident: Callable[[], Iterable[ServedAdapter]], meter: Meter | None = None
+    ) -> None:
+        meter = meter or metrics.get_meter(METER)
+
+        def weights(_: CallbackOptions) -> Iterable[Observation]:
+            return [Observation(adapter.bytes or 0, _placed(adapter)) for adapter in resident()]
+
+        def ranks(_: CallbackOptions) -> Iterable[Observation]:
+            return [Observation(adapter.rank or 0, _placed(adapter)) for adapter in resident()]
+
+        def counts(_: CallbackOptions) -> Iterable[Observation]:
+            held = Counter((a.tier or "", a.pinned) for a in resident())
+            return [
+                Observation(count, {"sluice.tier": tier, "sluice.pinned": pinned})
+                for (tier, pinned), count in held.items()
+            ]
+
+        meter.create_observable_gauge(
+            "sluice.adapter.size", [weights], "By", "Weights of a loaded adapter."
+        )
+        meter.create_observable_gauge(
+            "sluice.adapter.rank", [ranks], description="Rank of a loaded adapter."
+        )
+        meter.create_observable_gauge(
+            "sluice.adapters.resident", [counts], description="Adapters that are loaded now."
+        )
+
+
+def _placed(adapter: ServedAdapter) -> dict[str, str]:
+    return {
+        "sluice.tenant": adapter.tenant,
+        "gen_ai.response.model": adapter.id,
+        "sluice.tier": adapter.tier or "",
+    }
 
 
 class Incidents:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from contracts.alerts import Alert, MetricName
 from contracts.commands import Withdraw
+from contracts.remedies import Remedy
 from contracts.subjects import RunRef
 from contracts.telemetry import Feedback, Outcome
 from services.monitoring.rules import Rule
@@ -36,6 +37,8 @@ class Notice:
     alert: Alert
     count: int
     """1 for the first alert of the incident."""
+    remedy: Remedy
+    """What it wants done, or no longer."""
     withdraw: Withdrawal | None = None
     """What has to be asked for with it."""
 
@@ -50,6 +53,7 @@ class Monitor:
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self._rules = tuple(rules)
+        self._remedies = {rule.metric: rule.remedy for rule in rules}
         self._windows = Windows(rules)
         self._open: dict[Incident, Alert] = {}
 
@@ -98,18 +102,19 @@ class Monitor:
                 return None
             troubles = self._windows.troubles(watched, rule)
             alert = self._open[incident] = _firing(rule, watched, value, n, troubles, signal)
-            return Notice(alert=alert, count=1, withdraw=_withdrawal(alert, signal))
+            withdrawal = _withdrawal(alert, signal)
+            return Notice(alert=alert, count=1, remedy=self._remedy(alert), withdraw=withdrawal)
         if n < (rule.requests or rule.minimum) or not rule.met(value):
             return None
         del self._open[incident]
         ended = {"state": "resolved", "value": value, "n": n, "evidence": (), "at": signal.at}
-        return Notice(alert=open_alert.model_copy(update=ended), count=2)
+        return self._resolved(open_alert.model_copy(update=ended))
 
     def _withdraw(self, alert: Alert, at: float) -> Notice:
         """The model no longer answers here, so the incident is over."""
         del self._open[Watched(alert.tenant, alert.deployment, alert.model), alert.metric]
-        return Notice(
-            alert=alert.model_copy(
+        return self._resolved(
+            alert.model_copy(
                 update={
                     "state": "resolved",
                     "window": f"withdrawn: answered none of the last {ABSENT_AFTER} requests",
@@ -117,8 +122,25 @@ class Monitor:
                     "evidence": (),
                     "at": at,
                 }
-            ),
-            count=2,
+            )
+        )
+
+    def _resolved(self, alert: Alert) -> Notice:
+        return Notice(alert=alert, count=2, remedy=self._remedy(alert))
+
+    def _remedy(self, alert: Alert) -> Remedy:
+        return Remedy(
+            alert=alert.id,
+            tenant=alert.tenant,
+            deployment=alert.deployment,
+            model=alert.model,
+            metric=alert.metric,
+            remedy=self._remedies[alert.metric],
+            state="due" if alert.state == "firing" else "over",
+            by="platform" if alert.taken != "none" else "subscriber",
+            advice=alert.remediation,
+            evidence=alert.evidence,
+            at=alert.at,
         )
 
 

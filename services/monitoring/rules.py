@@ -12,6 +12,7 @@ from pydantic import Field, TypeAdapter, model_validator
 
 from contracts.alerts import MetricName, Severity
 from contracts.base import Frozen
+from contracts.remedies import RemedyName
 from services.monitoring.signals import PAIRED, SIGNALS
 
 
@@ -40,6 +41,8 @@ class Rule(Frozen):
     severity: Severity
     action: Literal["none", "withdraw"] = "none"
     """What monitoring asks for by itself when the alert fires."""
+    remedy: RemedyName
+    """The same as `remediation`, for programs."""
     remediation: str
 
     @model_validator(mode="after")

@@ -12,10 +12,11 @@ from contracts.base import Digest, Service
 from contracts.job import BaseModelRef
 from services.serving.bus import Projection, TelemetrySink
 from services.serving.directory import Directory
-from services.serving.engine.llama_engine import LlamaEngine
+from services.serving.engine.open import LocalEngine, open_engine
 from services.serving.http.app import create_app as create_http
 from services.serving.keys import Keys
 from services.serving.settings import ServingSettings
+from services.serving.trust import Trust
 from shared.artifacts import ArtifactStore
 from shared.keys import client_keys, service_secret
 from shared.messaging.broker import Bus
@@ -51,12 +52,16 @@ def create_app(settings: Settings) -> App:
     directory = Directory(base_label=base.label)
     sink = TelemetrySink(lambda: bus.jetstream)
     registry_key = own.home / "keys" / "registry" / "signing-key.pub"
-    projection = Projection(directory, lambda: bus.jetstream, artifacts, registry_key)
-    engines: list[LlamaEngine] = []
+    projection = Projection(directory, lambda: bus.jetstream, Trust(artifacts, registry_key))
+    engines: list[LocalEngine] = []
     http = create_http(
         engine=lambda: engines[0] if engines else None,
         directory=directory,
-        keys=Keys(service_secret(own), functools.partial(client_keys, own, *own.serving_tenants)),
+        keys=Keys(
+            service_secret(own),
+            functools.partial(client_keys, own, *own.serving_tenants),
+            administrators=own.serving_administrators,
+        ),
         sink=sink,
         folders=StoredAdapters(artifacts, own.home / "serving" / "adapters"),
         catch_up=projection.catch_up,
@@ -65,9 +70,10 @@ def create_app(settings: Settings) -> App:
     @asynccontextmanager
     async def model() -> AsyncIterator[None]:
         load = functools.partial(
-            LlamaEngine,
+            open_engine,
             folder,
             own.engine(),
+            backend=own.serving_backend,
             label=base.label,
             digest_cache=digest_cache(own.home),
         )

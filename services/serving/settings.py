@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from services.serving.engine.llama_engine import EngineConfig
+from services.serving.engine.open import Backend
 from shared.precision import precision
 from shared.settings import Settings
 
@@ -19,6 +20,8 @@ class ServingSettings(Settings):
     serving_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto` is bfloat16 where the processor multiplies it natively, else float32. bfloat16 is
     about twice as fast there and moves log-probabilities by up to 0.4."""
+    serving_backend: Backend = "auto"
+    """`auto` runs a Llama on our own model, any other causal model through transformers."""
     serving_context: int = 4096
     serving_slots: int = 32
     serving_queue: int = 1024
@@ -31,6 +34,9 @@ class ServingSettings(Settings):
     serving_threads: int = 2
     serving_tenants: tuple[str, ...] = ("demo",)
     """Tenants that get a client key when they have none."""
+
+    serving_administrators: tuple[str, ...] = ()
+    """Tenants whose client key may load, unload and pin their own adapters."""
 
     def engine(self) -> EngineConfig:
         return EngineConfig(

@@ -14,8 +14,9 @@ import pytest
 from services.serving.engine.llama_engine import EngineConfig, LlamaEngine
 from services.serving.engine.port import AdapterRefused, GenerationRequest, Sampling
 from shared.errors import Misconfigured
+from tests.serving.backends import expected_tokens
 from tests.serving.conftest import make_adapter, run, run_all
-from tests.serving.test_engine import expected_tokens, prompts
+from tests.serving.test_engine import prompts
 
 GREEDY = Sampling(temperature=0)
 PAGE_BYTES = 2 * 2 * 16 * 8 * 4  # of the tiny model: keys and values, heads, positions, size, fp32
