@@ -275,12 +275,36 @@ inline void rotate(const T* head, const T* cos, const T* sin, int64_t dim, float
     }
 }
 
-// scores[g * stride + t] = query[g] * keys[t] for G heads that share their keys.
+// Walks the positions of a sequence through its pages. Hardware fetches ahead within a page alone, so
+// each step asks for the same position of the next page.
+template <class T> struct Walk {
+    const T* const* pages;
+    int64_t per_page, dim, count;  // of pages
+    const T* at = nullptr;
+    int64_t left = 0, page = 0, jump = 0;
+
+    inline const T* next() {
+        if (left == 0) {
+            at = pages[page++];
+            jump = page < count ? pages[page] - at : 0;
+            left = per_page;
+        } else {
+            at += dim;
+        }
+        --left;
+        for (int64_t d = 0; d < dim; d += 64 / int64_t(sizeof(T))) __builtin_prefetch(at + jump + d);
+        return at;
+    }
+};
+
+// scores[g * stride + t] = query[g] * keys[t] for G heads that share their keys, where keys[t] is
+// position t % per_page of page t / per_page; each of `pages` points to its page's keys.
 template <int G, class T>
-inline void score(const float* query, const T* keys, int64_t length, int64_t dim, float* scores,
-                  int64_t stride) {
+inline void score(const float* query, const T* const* pages, int64_t per_page, int64_t length,
+                  int64_t dim, float* scores, int64_t stride) {
+    Walk<T> keys{pages, per_page, dim, (length + per_page - 1) / per_page};
     for (int64_t t = 0; t < length; ++t) {
-        const T* key = keys + t * dim;
+        const T* key = keys.next();
         floats sums[G] = {};
         int64_t d = 0;
         for (; d + LANES <= dim; d += LANES) {
@@ -296,8 +320,7 @@ inline void score(const float* query, const T* keys, int64_t length, int64_t dim
     }
 }
 
-// mixed[g] = sum over t of scores[g * stride + t] * values[t], where values[t] is position t % C of
-// page t / C; each of `pages` points to its page's values.
+// mixed[g] = sum over t of scores[g * stride + t] * values[t], which lie in pages as keys do.
 template <int G, class T>
 inline void mix(const float* scores, int64_t stride, const T* const* pages, int64_t per_page,
                 int64_t length, int64_t dim, float* mixed) {
@@ -305,14 +328,13 @@ inline void mix(const float* scores, int64_t stride, const T* const* pages, int6
     int64_t d = 0;
     for (; d + W * LANES <= dim; d += W * LANES) {
         floats sums[G][W] = {};
-        for (int64_t first = 0; first < length; first += per_page) {
-            const T* values = pages[first / per_page] + d;
-            const int64_t here = std::min(per_page, length - first);
-            for (int64_t t = 0; t < here; ++t)
-                for (int w = 0; w < W; ++w) {
-                    const floats part = load(values + t * dim + w * LANES);
-                    for (int g = 0; g < G; ++g) sums[g][w] += scores[g * stride + first + t] * part;
-                }
+        Walk<T> values{pages, per_page, dim, (length + per_page - 1) / per_page};
+        for (int64_t t = 0; t < length; ++t) {
+            const T* value = values.next() + d;
+            for (int w = 0; w < W; ++w) {
+                const floats part = load(value + w * LANES);
+                for (int g = 0; g < G; ++g) sums[g][w] += scores[g * stride + t] * part;
+            }
         }
         for (int g = 0; g < G; ++g)
             for (int w = 0; w < W; ++w) store(sums[g][w], mixed + g * dim + d + w * LANES);
@@ -363,7 +385,7 @@ void attend(const T* qkv, const T* cos, const T* sin, const int64_t* rows, int64
 #pragma omp parallel
     {
         std::vector<float> scores, query(group * dim), mixed(group * dim);
-        std::vector<const T*> page_values;
+        std::vector<const T*> keys, values;
 #pragma omp for collapse(2) schedule(dynamic)
         for (int64_t i = 0; i < count; ++i)
             for (int64_t h = 0; h < kv; ++h) {
@@ -382,18 +404,19 @@ void attend(const T* qkv, const T* cos, const T* sin, const int64_t* rows, int64
 
                 const int64_t stride = (length + LANES - 1) / LANES * LANES;
                 scores.resize(group * stride);
-                page_values.clear();
+                keys.clear();
+                values.clear();
                 for (int64_t first = 0; first < length; first += per_page) {
-                    const T* keys = keys_of(first);
-                    page_values.push_back(keys + half);
-                    tiled(group, [&](int64_t g, auto at_once) {
-                        score<at_once>(&query[g * dim], keys, std::min(per_page, length - first),
-                                       dim, &scores[g * stride + first], stride);
-                    });
+                    keys.push_back(keys_of(first));
+                    values.push_back(keys.back() + half);
                 }
+                tiled(group, [&](int64_t g, auto at_once) {
+                    score<at_once>(&query[g * dim], keys.data(), per_page, length, dim,
+                                   &scores[g * stride], stride);
+                });
                 for (int64_t g = 0; g < group; ++g) softmax(&scores[g * stride], length);
                 tiled(group, [&](int64_t g, auto at_once) {
-                    mix<at_once>(&scores[g * stride], stride, page_values.data(), per_page, length,
+                    mix<at_once>(&scores[g * stride], stride, values.data(), per_page, length,
                                  dim, &mixed[g * dim]);
                 });
                 T* to = out + (row * heads + h * group) * dim;
