@@ -38,6 +38,7 @@ inline void down(float value, bf16& out) {  // to the nearest, ties to even; NaN
 }
 
 constexpr int64_t LANES = 16;
+constexpr int64_t SHARED = 1 << 17;  // elements from which waking a thread costs less than it saves
 typedef float floats __attribute__((vector_size(64)));
 typedef int32_t ints __attribute__((vector_size(64)));
 typedef uint32_t words __attribute__((vector_size(64)));
@@ -429,7 +430,7 @@ void attend(const T* qkv, const T* cos, const T* sin, const int64_t* rows, int64
 template <class T>
 void add_rms_norm(T* x, const T* delta, const T* weight, T* out, int64_t rows, int64_t n,
                   float epsilon) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (rows * n >= SHARED)
     for (int64_t row = 0; row < rows; ++row) {
         T* line = x + row * n;
         if (delta != nullptr)
@@ -444,7 +445,7 @@ void add_rms_norm(T* x, const T* delta, const T* weight, T* out, int64_t rows, i
 
 // out = silu(gate) * up for gate_up (rows, 2 * n): the gate's columns first.
 template <class T> void silu_mul(const T* gate_up, T* out, int64_t rows, int64_t n) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (rows * n >= SHARED)
     for (int64_t row = 0; row < rows; ++row) {
         const T *gates = gate_up + row * 2 * n, *ups = gates + n;
         int64_t i = 0;
