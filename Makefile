@@ -47,6 +47,7 @@ docs: setup ## regenerate schemas, docs/requirements.md and the Kubernetes manif
 bench: setup ## print the benchmark ratios (benchmarks/RESULTS.md says how to read them)
 	$(BIN)/python benchmarks/bus.py
 	$(BIN)/python benchmarks/serving.py --home $(HOME_)
+	$(BIN)/python benchmarks/paging.py --home $(HOME_)
 	$(BIN)/python benchmarks/shadow.py --home $(HOME_)
 	$(BIN)/python benchmarks/memory.py --home $(HOME_)
 	$(BIN)/python benchmarks/monitoring.py
