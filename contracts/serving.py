@@ -1,6 +1,12 @@
-"""The platform's own questions to serving, under `/v1/internal/` and for service keys only."""
+"""What serving says of itself.
+
+The platform's own questions are under `/v1/internal/`, for service keys only; a tenant lists its
+adapters under `/v1/adapters`.
+"""
 
 from __future__ import annotations
+
+from typing import Literal
 
 from pydantic import Field, JsonValue
 
@@ -34,3 +40,30 @@ class FingerprintAnswer(Frozen):
 
     prompt_token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
+
+
+class ServedAdapter(Frozen):
+    """A registered adapter as one engine sees it; `resident` only where it is loaded."""
+
+    id: str
+    tenant: str
+    adapter: Digest
+    """The artifact tree."""
+    run: str | None = None
+    deployments: tuple[str, ...] = ()
+    """Those that answer from it, or try it."""
+    resident: bool = False
+    pinned: bool = False
+    tier: Literal["pool", "host", "disk"] | None = None
+    rank: int | None = None
+    bytes: int | None = None
+    """Of its weights in memory."""
+    target_modules: tuple[str, ...] = ()
+
+
+class AdapterListing(Frozen):
+    """`GET /v1/adapters`: what the caller's tenant may name, and which of it is loaded."""
+
+    object: Literal["list"] = "list"
+    data: tuple[ServedAdapter, ...]
+    max_lora_rank: int

@@ -8,6 +8,7 @@ Names in Prometheus are these with `_` for `.` and the unit as a suffix.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 from opentelemetry import metrics
@@ -19,6 +20,7 @@ from opentelemetry.sdk.resources import Resource
 
 from contracts.alerts import Alert
 from contracts.base import Service
+from contracts.serving import ServedAdapter
 from contracts.telemetry import Feedback, Outcome
 from shared.errors import Misconfigured
 
@@ -154,6 +156,46 @@ def _verdict(outcome: Outcome) -> str:
     if outcome.refused:
         return "refused"
     return "failed" if outcome.task_success is False else "succeeded"
+
+
+class Residents:
+    """What serving holds of adapters: bytes by adapter, and how many are loaded and pinned."""
+
+    def __init__(
+        self, resident: Callable[[], Iterable[ServedAdapter]], meter: Meter | None = None
+    ) -> None:
+        meter = meter or metrics.get_meter(METER)
+
+        def weights(_: CallbackOptions) -> Iterable[Observation]:
+            return [Observation(adapter.bytes or 0, _placed(adapter)) for adapter in resident()]
+
+        def ranks(_: CallbackOptions) -> Iterable[Observation]:
+            return [Observation(adapter.rank or 0, _placed(adapter)) for adapter in resident()]
+
+        def counts(_: CallbackOptions) -> Iterable[Observation]:
+            held = Counter((a.tier or "", a.pinned) for a in resident())
+            return [
+                Observation(count, {"sluice.tier": tier, "sluice.pinned": pinned})
+                for (tier, pinned), count in held.items()
+            ]
+
+        meter.create_observable_gauge(
+            "sluice.adapter.size", [weights], "By", "Weights of a loaded adapter."
+        )
+        meter.create_observable_gauge(
+            "sluice.adapter.rank", [ranks], description="Rank of a loaded adapter."
+        )
+        meter.create_observable_gauge(
+            "sluice.adapters.resident", [counts], description="Adapters that are loaded now."
+        )
+
+
+def _placed(adapter: ServedAdapter) -> dict[str, str]:
+    return {
+        "sluice.tenant": adapter.tenant,
+        "gen_ai.response.model": adapter.id,
+        "sluice.tier": adapter.tier or "",
+    }
 
 
 class Incidents:

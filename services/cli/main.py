@@ -2,8 +2,8 @@
 
 Each command is a file under `commands/` and imports what it needs when it runs, so that
 `sluice --help` is quick. Results go to stdout (`--json` for machines), errors to stderr as
-`error: …` and `mend: …`. Exit codes: 2 invalid input, 69 the broker cannot be reached, 1 any other
-error; `watch` ends with the run's outcome (see `services.cli.outcome`).
+`error: …` and `mend: …`. Exit codes: 2 invalid input, 69 the broker or serving cannot be reached,
+1 any other error; `watch` ends with the run's outcome (see `services.cli.outcome`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from services.cli.commands import (
+    adapters,
     alerts,
     card,
     compare,
@@ -97,6 +98,7 @@ app.command()(keys.countersign)
 app.add_typer(keys.app, name="keys")
 app.command()(alerts.alerts)
 app.command()(alerts.remedies)
+app.add_typer(adapters.app, name="adapters")
 app.add_typer(dead.app, name="dead")
 app.add_typer(data.app, name="data")
 app.command()(failures.failures)

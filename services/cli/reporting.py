@@ -1,7 +1,7 @@
 """How the command line reports: results to stdout, errors to stderr with their mend.
 
 Exit codes follow sysexits where it has one: 2 for invalid input (as the option parser itself), 69
-(EX_UNAVAILABLE) when the broker cannot be reached, 1 for any other error.
+(EX_UNAVAILABLE) when the broker or serving cannot be reached, 1 for any other error.
 """
 
 from __future__ import annotations
@@ -37,12 +37,13 @@ class ReportingGroup(typer.core.TyperGroup):
 
 
 def exit_code(error: SluiceError) -> int:
+    from services.cli.serving import ServingAway
     from services.cli.session import BrokerAway
     from shared.errors import InvalidInput
 
     if isinstance(error, InvalidInput):
         return INVALID
-    return UNAVAILABLE if isinstance(error, BrokerAway) else 1
+    return UNAVAILABLE if isinstance(error, BrokerAway | ServingAway) else 1
 
 
 def report(error: SluiceError) -> None:

@@ -13,7 +13,7 @@ from contracts.base import Digest, Service
 from contracts.job import BaseModelRef
 from services.serving.bus import Projection, TelemetrySink
 from services.serving.directory import Directory
-from services.serving.engine.llama_engine import LlamaEngine
+from services.serving.engine.open import LocalEngine, open_engine
 from services.serving.envelope import Gauge
 from services.serving.http.app import create_app as create_http
 from services.serving.keys import Keys
@@ -71,11 +71,15 @@ def create_app(settings: Settings) -> App:
     projection = Projection(directory, lambda: bus.jetstream, trust)
     embedder = _embedder()
     gauge = Gauge(embedder, trust.dev_set, artifacts.get, sink)
-    engines: list[LlamaEngine] = []
+    engines: list[LocalEngine] = []
     http = create_http(
         engine=lambda: engines[0] if engines else None,
         directory=directory,
-        keys=Keys(service_secret(own), functools.partial(client_keys, own, *own.serving_tenants)),
+        keys=Keys(
+            service_secret(own),
+            functools.partial(client_keys, own, *own.serving_tenants),
+            administrators=own.serving_administrators,
+        ),
         sink=gauge,
         hear=gauge.hear,
         folders=StoredAdapters(artifacts, own.home / "serving" / "adapters"),
@@ -85,9 +89,10 @@ def create_app(settings: Settings) -> App:
     @asynccontextmanager
     async def model() -> AsyncIterator[None]:
         load = functools.partial(
-            LlamaEngine,
+            open_engine,
             folder,
             own.engine(),
+            backend=own.serving_backend,
             label=base.label,
             digest_cache=digest_cache(own.home),
         )

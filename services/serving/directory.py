@@ -19,11 +19,14 @@ from contracts.registry import AdapterPromoted, AdapterWithdrawn, CandidateRegis
 from contracts.rollout import RolledBack, RolloutCompleted, RolloutHeld, StageStarted
 from contracts.telemetry import Arm
 from contracts.training import AdapterTrained
+from shared.errors import PermanentError
 
 BASE = "base"
 CANDIDATE = "candidate:"
 PROMOTED_WITHIN_S = 60.0
 """A completed rollout waits so long for its promotion; then the stable arm answers."""
+STACK = "+"
+"""Between the adapters of a stack; no name of ours holds it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +78,10 @@ class Route:
 
 class UnknownModel(LookupError):
     """No model of this name for this tenant; another tenant's model looks exactly the same."""
+
+
+class StackingRefused(PermanentError):
+    """Several adapters were asked for at once, and a card forbids it."""
 
 
 class Directory:
@@ -211,6 +218,30 @@ class Directory:
         self._target(tenant, model)
         return self._adapters[model].run
 
+    def tenants(self) -> tuple[str, ...]:
+        """Everybody who has a registered adapter."""
+        return tuple(sorted({known.tenant for known in self._adapters.values()}))
+
+    def adapters(self, tenant: str) -> dict[str, KnownAdapter]:
+        """The tenant's registered adapters by id, in order of their ids."""
+        return {i: self._adapters[i] for i in sorted(self._adapters) if self._owned(tenant, i)}
+
+    def adapter(self, tenant: str, adapter_id: str) -> Target:
+        """A registered adapter of the tenant's. Raises UnknownModel."""
+        if not self._owned(tenant, adapter_id):
+            raise UnknownModel(adapter_id)
+        return self._target(tenant, adapter_id)
+
+    def deployments_of(self, tenant: str, adapter_id: str) -> tuple[str, ...]:
+        """The tenant's deployments that answer from an adapter, or try it."""
+        return tuple(
+            sorted(
+                name
+                for (owner, name), d in self._deployments.items()
+                if owner == tenant and adapter_id in (d.stable, d.candidate)
+            )
+        )
+
     def names(self, tenant: str) -> tuple[str, ...]:
         """What `GET /v1/models` lists for a tenant: the base, aliases and promoted adapters."""
         own = sorted(name for (owner, name) in self._deployments if owner == tenant)
@@ -222,10 +253,19 @@ class Directory:
 
         Raises:
             UnknownModel: there is no such model, or it is not this tenant's.
+            StackingRefused: `model` names several at once, as `one+other`.
 
         """
         if model in (BASE, self.base_label):
             return Route(deployment=BASE, arm="stable", target=Target(model=BASE))
+        if STACK in model:
+            for part in model.split(STACK):  # what is not the caller's stays unknown
+                self.resolve(part, tenant=tenant, evaluate=evaluate, conversation=conversation)
+            raise StackingRefused(
+                f"{model} would put several adapters on one answer, and every card's stacking "
+                "policy is exclusive",
+                mend="ask one of them, or make one adapter of them with `sluice merge`",
+            )
         if model.startswith(CANDIDATE):
             known = self._candidates.get((tenant, model.removeprefix(CANDIDATE)))
             if known is None or not evaluate:

@@ -11,10 +11,8 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Protocol
 
-from contracts.base import Digest
 from contracts.telemetry import Arm, Feedback, Outcome
 from services.serving.boundary import Judgement, task_success
 from services.serving.directory import Route, Target
@@ -27,6 +25,7 @@ from services.serving.engine.port import (
     Overloaded,
     Token,
 )
+from services.serving.residency import Residency
 
 _MIRROR_PRIORITY = 10
 _MIRRORS_AT_ONCE = 64
@@ -36,12 +35,6 @@ class OutcomeSink(Protocol):
     """Where outcomes, and people's feedback on them, go."""
 
     async def emit(self, signal: Outcome | Feedback) -> None: ...
-
-
-class AdapterFolders(Protocol):
-    """Brings an adapter's artifact tree to a local folder. May block; called off the event loop."""
-
-    def __call__(self, digest: Digest) -> Path: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,12 +53,10 @@ class Ask:
 class Execution:
     """Runs asks on a route's arms."""
 
-    def __init__(self, engine: Engine, folders: AdapterFolders, sink: OutcomeSink) -> None:
+    def __init__(self, engine: Engine, residency: Residency, sink: OutcomeSink) -> None:
         self._engine = engine
-        self._folders = folders
+        self.residency = residency
         self._sink = sink
-        self._loaded: dict[Digest, Digest] = {}
-        self._loading: dict[Digest, asyncio.Lock] = {}
         self._mirrors: set[asyncio.Task[None]] = set()
 
     async def begin(self, ask: Ask, route: Route) -> Answer:
@@ -85,7 +76,7 @@ class Execution:
     async def _begin(self, ask: Ask, deployment: str, arm: Arm, target: Target) -> Answer:
         answer = Answer(ask, deployment, arm, target.model, self._sink)
         try:
-            adapter = await self._adapter(target)
+            adapter = await self.residency.digest(target)
             answer.attach(
                 await self._engine.submit(replace(ask.generation, adapter=adapter)),
             )
@@ -94,19 +85,6 @@ class Execution:
             await answer.conclude(error=error)
             raise
         return answer
-
-    async def _adapter(self, target: Target) -> Digest | None:
-        """The engine's digest of the target's adapter, loading it where it is not."""
-        if target.adapter is None:
-            return None
-        lock = self._loading.setdefault(target.adapter, asyncio.Lock())
-        async with lock:
-            known = self._loaded.get(target.adapter)
-            if known is None or all(a.digest != known for a in self._engine.adapters()):
-                folder = await asyncio.to_thread(self._folders, target.adapter)
-                info = await asyncio.to_thread(self._engine.load_adapter, folder, base=target.base)
-                known = self._loaded[target.adapter] = info.digest
-        return known
 
     def _mirror(self, ask: Ask, route: Route, target: Target) -> None:
         if len(self._mirrors) >= _MIRRORS_AT_ONCE:

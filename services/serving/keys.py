@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,11 +11,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from contracts.base import Slug
 
-Scope = Literal["serve", "evaluate"]
+Scope = Literal["serve", "evaluate", "administer"]
 
 _TENANT: TypeAdapter[str] = TypeAdapter(Slug)
 _CLIENT: frozenset[Scope] = frozenset({"serve"})
-_PLATFORM: frozenset[Scope] = frozenset({"serve", "evaluate"})
+_ADMINISTER: frozenset[Scope] = frozenset({"administer"})
+_PLATFORM: frozenset[Scope] = frozenset({"serve", "evaluate", "administer"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +30,18 @@ class Caller:
 class Keys:
     """API key → caller. Every known key is compared, in constant time."""
 
-    def __init__(self, service_secret: str, clients: Callable[[], Mapping[str, str]]) -> None:
-        """`clients()` gives tenant → client key; it is asked again for a key it did not have."""
+    def __init__(
+        self,
+        service_secret: str,
+        clients: Callable[[], Mapping[str, str]],
+        *,
+        administrators: Collection[str] = (),
+    ) -> None:
+        """`clients()` gives tenant → client key; it is asked again for a key it did not have.
+
+        `administrators` are tenants whose client key may load, unload and pin their own adapters.
+        """
+        self._administrators = frozenset(administrators)
         self._service_secret = service_secret
         self._clients = clients
         self._known = dict(clients())
@@ -50,7 +61,8 @@ class Keys:
         found = None
         for tenant, known in self._known.items():
             if hmac.compare_digest(known.encode(), key.encode()):
-                found = Caller(tenant, _CLIENT)
+                more = _ADMINISTER if tenant in self._administrators else frozenset()
+                found = Caller(tenant, _CLIENT | more)
         return found
 
 

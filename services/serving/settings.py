@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from services.serving.engine.llama_engine import EngineConfig
+from services.serving.engine.open import Backend
 from shared.precision import precision
 from shared.settings import Settings
 
@@ -19,15 +20,23 @@ class ServingSettings(Settings):
     serving_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto` is bfloat16 where the processor multiplies it natively, else float32. bfloat16 is
     about twice as fast there and moves log-probabilities by up to 0.4."""
+    serving_backend: Backend = "auto"
+    """`auto` runs a Llama on our own model, any other causal model through transformers."""
     serving_context: int = 4096
     serving_slots: int = 32
     serving_queue: int = 1024
-    serving_prefix_cache_mb: int = 1024
-    serving_max_adapters: int = 64
+    serving_pool_mb: int = 2048
+    """MiB of pages for keys, values and adapters: what bounds how many requests run at once."""
+    serving_host_mb: int = 1024
+    """MiB of adapters beside the pool; those beyond are read from disk when they are asked for."""
+    serving_max_adapters: int = 1024
     serving_max_lora_rank: int = 64
     serving_threads: int = 2
     serving_tenants: tuple[str, ...] = ("demo",)
     """Tenants that get a client key when they have none."""
+
+    serving_administrators: tuple[str, ...] = ()
+    """Tenants whose client key may load, unload and pin their own adapters."""
 
     def engine(self) -> EngineConfig:
         return EngineConfig(
@@ -35,7 +44,8 @@ class ServingSettings(Settings):
             context=self.serving_context,
             slots=self.serving_slots,
             queue=self.serving_queue,
-            prefix_cache_bytes=self.serving_prefix_cache_mb << 20,
+            pool_bytes=self.serving_pool_mb << 20,
+            host_bytes=self.serving_host_mb << 20,
             max_adapters=self.serving_max_adapters,
             max_lora_rank=self.serving_max_lora_rank,
             threads=self.serving_threads,

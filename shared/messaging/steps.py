@@ -189,7 +189,8 @@ class Steps:
                     kind=SpanKind.CONSUMER,
                     attributes={"messaging.destination.name": raw.subject},
                 ):
-                    await handler(ref_of(raw), raw)
+                    async with self.bus.suspects.watching(raw):
+                        await handler(ref_of(raw), raw)
 
             self.bus.subscriber(row)(receive)
             return handler
@@ -204,7 +205,8 @@ class Steps:
             _check_wiring(handler, takes=1, name=row.durable)
 
             async def receive(message: NatsMessage) -> None:
-                await handler(message.raw_message)
+                async with self.bus.suspects.watching(message.raw_message):
+                    await handler(message.raw_message)
 
             self.bus.subscriber(row)(receive)
             return handler
@@ -251,7 +253,11 @@ class Steps:
     async def _work(
         self, row: Consumer, handler: Handler, step: Step, lease: Lease, raw: Msg
     ) -> None:
-        work = asyncio.ensure_future(handler(step))
+        async def handled() -> Event | None:
+            async with self.bus.suspects.watching(raw):
+                return await handler(step)
+
+        work = asyncio.ensure_future(handled())
         pulse = asyncio.ensure_future(self._keep_alive(step, lease, raw))
         try:
             await asyncio.wait({work, pulse}, return_when=asyncio.FIRST_COMPLETED)

@@ -1,7 +1,7 @@
-"""A tiny, real, deterministic Llama with a byte-level tokenizer and a chat template, for tests.
+"""Tiny, real, deterministic models with a byte-level tokenizer and a chat template, for tests.
 
-Its weights are random, its files are what `save_pretrained` writes, so everything that reads a real
-checkpoint reads this one.
+Their weights are random, their files are what `save_pretrained` writes, so everything that reads a
+real checkpoint reads these.
 """
 
 from __future__ import annotations
@@ -43,6 +43,60 @@ def build_tiny_llama(folder: Path, *, seed: int = 0) -> Path:
                 pad_token_id=tokenizer.convert_tokens_to_ids("<|endoftext|>"),
             )
         )
+    return _saved(model, tokenizer, folder)
+
+
+def build_tiny_gpt2(folder: Path, *, seed: int = 0) -> Path:
+    """A GPT-2: learned positions, Conv1D layers with biases, no Llama. Returns `folder`."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    tokenizer: Any = _tokenizer()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model: Any = GPT2LMHeadModel(  # type: ignore[no-untyped-call]
+            GPT2Config(
+                vocab_size=len(tokenizer),
+                n_embd=48,
+                n_layer=3,
+                n_head=4,
+                n_positions=512,
+                initializer_range=0.2,
+                bos_token_id=tokenizer.convert_tokens_to_ids("<|im_start|>"),
+                eos_token_id=tokenizer.convert_tokens_to_ids("<|im_end|>"),
+                pad_token_id=tokenizer.convert_tokens_to_ids("<|endoftext|>"),
+            )
+        )
+    return _saved(model, tokenizer, folder)
+
+
+def build_tiny_qwen2(folder: Path, *, seed: int = 0) -> Path:
+    """A Qwen2: a Llama but for biases on queries, keys and values. Returns `folder`."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    tokenizer: Any = _tokenizer()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model: Any = Qwen2ForCausalLM(  # type: ignore[no-untyped-call]
+            Qwen2Config(
+                vocab_size=len(tokenizer),
+                hidden_size=48,
+                intermediate_size=96,
+                num_hidden_layers=3,
+                num_attention_heads=6,
+                num_key_value_heads=2,
+                max_position_embeddings=512,
+                initializer_range=0.2,
+                bos_token_id=tokenizer.convert_tokens_to_ids("<|im_start|>"),
+                eos_token_id=tokenizer.convert_tokens_to_ids("<|im_end|>"),
+                pad_token_id=tokenizer.convert_tokens_to_ids("<|endoftext|>"),
+            )
+        )
+    return _saved(model, tokenizer, folder)
+
+
+def _saved(model: Any, tokenizer: Any, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from services.curation.pipeline import Curated, curate
+from services.curation.pipeline import Curated
 from tests.curation.pii.accuracy import labelled, measure
-from tests.curation.samples import clean_rows, row, training
+from tests.curation.samples import clean_rows, content, contents, curate, kept, row, training
 
 pytestmark = pytest.mark.req("C3")
 
@@ -42,9 +42,9 @@ def test_terms_a_tenant_calls_private_leave_every_field(job, detector):
     policy = {"private_terms": ["Project Halibut", "crm_accounts_v2"], "validation_share": 0}
     done = curate(job(curation=policy), [training(rows)], {}, detector)
     assert isinstance(done, Curated)
-    kept = {t.row.id: t.row for t in done.train}
-    assert kept["p"].messages[0].content == "Join <PRIVATE> with <PRIVATE_2>"
-    assert kept["p"].target == "select * from <PRIVATE_2>"
-    audit = [json.loads(line) for line in done.snapshot.files["redactions.jsonl"].splitlines()]
+    stay = {r.id: r for r in kept(done)}
+    assert stay["p"].messages[0].content == "Join <PRIVATE> with <PRIVATE_2>"
+    assert stay["p"].target == "select * from <PRIVATE_2>"
+    audit = [json.loads(line) for line in content(done, "redactions.jsonl").splitlines()]
     assert {e["type"] for e in audit} == {"PRIVATE"}
-    assert b"halibut" not in b"".join(done.snapshot.files.values()).lower()
+    assert b"halibut" not in b"".join(contents(done).values()).lower()

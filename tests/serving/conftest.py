@@ -2,33 +2,20 @@ import asyncio
 import json
 
 import pytest
-import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from services.serving.engine.llama_engine import EngineConfig, LlamaEngine
 from services.serving.engine.port import Finished, PromptScored, Token
 from shared.testing.tiny_model import build_tiny_llama
+from tests.serving import backends
+from tests.serving.backends import make_adapter
 from tests.serving.live_server import BROKEN, Server
 
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory):
     return build_tiny_llama(tmp_path_factory.mktemp("models") / "tiny")
-
-
-def make_adapter(base, folder, *, seed, r, targets="all-linear"):
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = get_peft_model(
-            AutoModelForCausalLM.from_pretrained(base),
-            LoraConfig(r=r, lora_alpha=2 * r, target_modules=targets, task_type="CAUSAL_LM"),
-        )
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                torch.nn.init.normal_(parameter, std=0.2)
-    model.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -57,6 +44,13 @@ def engine(base):
     engine = LlamaEngine(base, EngineConfig(slots=8, step_tokens=64, max_adapters=4))
     yield engine
     engine.close()
+
+
+@pytest.fixture(scope="session", params=backends.NAMES)
+def subject(request, tmp_path_factory):
+    """Every engine there is, each with the same kinds of adapters."""
+    with backends.subject(request.param, tmp_path_factory.mktemp(request.param)) as subject:
+        yield subject
 
 
 async def run(engine, request):

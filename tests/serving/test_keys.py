@@ -19,7 +19,9 @@ CLIENTS = {"acme": "slk-acme"}
     [
         pytest.param("slk-acme", Caller("acme", frozenset({"serve"})), id="client"),
         pytest.param(
-            "secret.acme", Caller("acme", frozenset({"serve", "evaluate"})), id="platform"
+            "secret.acme",
+            Caller("acme", frozenset({"serve", "evaluate", "administer"})),
+            id="platform",
         ),
         pytest.param("secret", None, id="platform-without-tenant"),
         pytest.param("secret.*", None, id="wildcard-tenant"),

@@ -5,13 +5,14 @@ from __future__ import annotations
 import bisect
 import threading
 from collections.abc import Sequence as Many
+from typing import Protocol
 
 import torch
 
 from kernels.lora import SegmentPlan
+from services.serving.engine.memory import PAGE
 from services.serving.engine.model import Batch, Chunk
 from services.serving.engine.port import Overloaded
-from services.serving.engine.prefix_cache import BLOCK, PrefixCache
 from services.serving.engine.sequence import Sequence
 
 BACKGROUND_SHARE = 8
@@ -25,6 +26,7 @@ class WaitingLine:
         self._capacity = capacity
         self._waiting: list[Sequence] = []
         self.changed = threading.Condition()
+        self._news = False
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -36,8 +38,29 @@ class WaitingLine:
                 raise Overloaded(
                     f"{len(self._waiting)} requests are waiting already", retry_after_s=2.0
                 )
-            bisect.insort(self._waiting, sequence, key=lambda s: s.request.priority)
-            self.changed.notify()
+            bisect.insort(self._waiting, sequence, key=_turn)
+            self._tell()
+
+    def give_back(self, sequence: Sequence) -> None:
+        """Put a sequence that ran in its old place; the line may be full."""
+        with self.changed:
+            bisect.insort(self._waiting, sequence, key=_turn)
+
+    def wake(self) -> None:
+        """Have whoever rests look again."""
+        with self.changed:
+            self._tell()
+
+    def rest(self, timeout_s: float) -> None:
+        """Until a request came, or `wake` was called, since the last rest."""
+        with self.changed:
+            if not self._news:
+                self.changed.wait(timeout_s)
+            self._news = False
+
+    def _tell(self) -> None:
+        self._news = True
+        self.changed.notify()
 
     def take(self, sequence: Sequence) -> None:
         with self.changed:
@@ -48,8 +71,18 @@ class WaitingLine:
             return list(self._waiting)
 
 
+def _turn(sequence: Sequence) -> tuple[int, float]:
+    return sequence.request.priority, sequence.submitted
+
+
+class Shared(Protocol):
+    """Where computed beginnings are found."""
+
+    def covered(self, keys: Many[bytes]) -> int: ...
+
+
 def admissible(
-    waiting: Many[Sequence], running: Many[Sequence], free: int, cache: PrefixCache
+    waiting: Many[Sequence], running: Many[Sequence], free: int, shared: Shared
 ) -> list[Sequence]:
     """Who enters now.
 
@@ -58,7 +91,7 @@ def admissible(
     crowd out a user nor starve under steady load.
     """
     users = [s for s in running if s.request.priority <= 0]  # what is paused is not waited for
-    being_computed = {key for s in users if s.prefilling for key in s.keys[s.computed // BLOCK :]}
+    being_computed = {key for s in users if s.prefilling for key in s.keys[s.computed // PAGE :]}
     background_slots = max(1, (free + len(running)) // BACKGROUND_SHARE)
     chosen: list[Sequence] = []
     for sequence in waiting:
@@ -69,7 +102,7 @@ def admissible(
             background = sum(s.request.priority > 0 for s in entered)
             if background < len(entered) and background >= background_slots:
                 break
-        missing = sequence.keys[cache.covered(sequence.keys) :]
+        missing = sequence.keys[shared.covered(sequence.keys) :]
         if missing and missing[0] in being_computed:
             continue
         being_computed.update(missing)
@@ -89,7 +122,7 @@ def step_of(running: Many[Sequence], budget: int) -> tuple[Batch, list[tuple[Seq
         if not s.prefilling:
             parts.append((s, 1))
         elif budget > 0:
-            length = min(len(s.request.prompt) - s.computed, budget)
+            length = min(s.length - s.computed, budget)
             budget -= length
             parts.append((s, length))
     parts.sort(key=lambda part: part[0].group)
@@ -103,7 +136,7 @@ def step_of(running: Many[Sequence], budget: int) -> tuple[Batch, list[tuple[Seq
     for s, length in parts:
         row = len(tokens)
         if s.prefilling:
-            tokens.extend(s.request.prompt[s.computed : s.computed + length])
+            tokens.extend(s.tokens[s.computed : s.computed + length])
             chunks.append(Chunk(row, length, s.slot, s.computed))
         else:
             tokens.append(s.generated[-1])
@@ -113,7 +146,7 @@ def step_of(running: Many[Sequence], budget: int) -> tuple[Batch, list[tuple[Seq
         groups.extend([s.group] * length)
         rows.append((s, row, length))
     plan = SegmentPlan.of(groups)
-    layers = {s.group: s.adapter.layers if s.adapter else None for s, _ in parts}
+    layers = {s.group: s.weights.layers if s.weights else None for s, _ in parts}
     batch = Batch(
         torch.tensor(tokens),
         torch.tensor(positions),

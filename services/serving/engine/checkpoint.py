@@ -14,6 +14,10 @@ from torch import Tensor
 from shared.errors import Misconfigured
 
 
+class NotLlama(Misconfigured):
+    """A checkpoint of another family, or with an option our own model does not have."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LlamaShape:
     """The numbers that define a Llama."""
@@ -33,7 +37,7 @@ class LlamaShape:
 
     @classmethod
     def read(cls, folder: Path) -> LlamaShape:
-        """From `config.json`. Raises Misconfigured for what this engine cannot run."""
+        """From `config.json`. Raises NotLlama for what this engine cannot run."""
         try:
             config: dict[str, Any] = json.loads((folder / "config.json").read_text())
         except (OSError, ValueError) as error:
@@ -60,7 +64,7 @@ class LlamaShape:
             if wrong
         ]
         if unsupported:
-            raise Misconfigured(
+            raise NotLlama(
                 f"this engine does not run {', '.join(unsupported)}",
                 mend="use a Llama-family checkpoint with default RoPE and no biases",
             )
@@ -77,11 +81,12 @@ class LlamaShape:
             rms_eps=config["rms_norm_eps"],
             rope_theta=rope.get("rope_theta") or config.get("rope_theta") or 10000.0,
             tied=bool(config.get("tie_word_embeddings")),
-            eos=_end_tokens(folder, config),
+            eos=end_tokens(folder, config),
         )
 
 
-def _end_tokens(folder: Path, config: dict[str, Any]) -> tuple[int, ...]:
+def end_tokens(folder: Path, config: dict[str, Any]) -> tuple[int, ...]:
+    """Ids that end an answer: the generation configuration's, else the model's."""
     generation = folder / "generation_config.json"
     eos = json.loads(generation.read_text()).get("eos_token_id") if generation.exists() else None
     eos = config.get("eos_token_id") if eos is None else eos

@@ -16,6 +16,7 @@ from contracts.base import Digest
 from shared.errors import PermanentError, TransientError
 
 FinishReason = Literal["stop", "length", "cancelled"]
+Tier = Literal["pool", "host", "disk"]
 
 
 class Overloaded(TransientError):
@@ -155,6 +156,43 @@ class AdapterInfo:
     rank: int
     bytes: int
     target_modules: tuple[str, ...]
+    tier: Tier = "pool"
+    """Where its weights are: in the pool, ready to run; in host memory; on disk."""
+    pinned: bool = False
+    """It stays in the pool whatever else wants room."""
+
+    @property
+    def resident(self) -> bool:
+        """Whether it is in the pool."""
+        return self.tier == "pool"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineStats:
+    """What an engine holds right now, and what it did since it started."""
+
+    running: int
+    waiting: int
+    page_bytes: int
+    pages: int
+    """Of the pool. They are free, cached, or held by running requests and adapters."""
+    pages_free: int
+    pages_cached: int
+    """Beginnings and adapters that nobody runs: what is evicted when pages are wanted."""
+    pages_held: int
+    pages_of_adapters: int
+    waste: float
+    """Share of the pages of adapters and running sequences in which nothing is written."""
+    adapters_in_pool: int
+    adapters_on_host: int
+    adapters_on_disk: int
+    adapters_pinned: int
+    host_bytes: int
+    evictions: int
+    preemptions: int
+    prefix_hits: int
+    """Blocks of prompts that were found computed."""
+    prefix_misses: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,3 +254,18 @@ class Engine(Protocol):
         ...
 
     def adapters(self) -> tuple[AdapterInfo, ...]: ...
+
+    def pin_adapter(self, digest: Digest, pinned: bool) -> None:
+        """Keep an adapter ready to run whatever else wants room, or no longer.
+
+        Raises:
+            AdapterNotLoaded: there is none with this digest.
+            AdapterRefused: the pinned adapters would leave too little room for requests.
+            Overloaded: running requests hold the room it needs.
+
+        """
+        ...
+
+    def stats(self) -> EngineStats | None:
+        """What it holds now; None if the engine does not say."""
+        ...

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
@@ -19,7 +19,7 @@ from contracts.serving import (
     FingerprintQuestion,
 )
 from contracts.telemetry import Feedback
-from services.serving.directory import Directory, Route, UnknownModel
+from services.serving.directory import Directory, Route, Target, UnknownModel
 from services.serving.engine.port import (
     Engine,
     Finished,
@@ -29,8 +29,8 @@ from services.serving.engine.port import (
     TokenLogprob,
 )
 from services.serving.envelope import asked_of
-from services.serving.execution import AdapterFolders, Answer, Ask, Execution, OutcomeSink
-from services.serving.http import errors, render
+from services.serving.execution import Answer, Ask, Execution, OutcomeSink
+from services.serving.http import administration, errors, render
 from services.serving.http.asks import (
     chat_ask,
     completion_ask,
@@ -41,6 +41,10 @@ from services.serving.http.asks import (
 from services.serving.http.errors import HttpError
 from services.serving.http.wire import ChatRequest, CompletionRequest, FeedbackRequest
 from services.serving.keys import Caller, Keys
+from services.serving.residency import AdapterFolders, Residency, resident
+from shared.metrics import Residents
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,7 @@ def create_app(
                 503, "the model is not loaded yet", code="not_ready", mend="wait for GET /healthz"
             )
         if id(now) not in executions:
-            executions[id(now)] = Execution(now, folders, sink)
+            executions[id(now)] = Execution(now, Residency(now, folders), sink)
         return now, executions[id(now)]
 
     async def asked(request: Request) -> Asked:
@@ -102,22 +106,27 @@ def create_app(
 
     who = Depends(asked)
 
+    async def caller(who: Asked = who) -> Caller:
+        return who.caller
+
+    async def looked_up(look: Callable[[], T]) -> T:
+        try:
+            return look()
+        except UnknownModel:
+            if catch_up is None:
+                raise
+            await catch_up()
+            return look()
+
     async def route(model: str, who: Asked, user: str | None) -> Route:
-        def resolve() -> Route:
-            return directory.resolve(
+        return await looked_up(
+            lambda: directory.resolve(
                 model,
                 tenant=who.caller.tenant,
                 evaluate="evaluate" in who.caller.scopes,
                 conversation=who.conversation or user or who.id,
             )
-
-        try:
-            return resolve()
-        except UnknownModel:
-            if catch_up is None:
-                raise
-            await catch_up()
-            return resolve()
+        )
 
     @app.get("/health", include_in_schema=False)  # where clients of other engines look
     @app.get("/healthz")
@@ -213,6 +222,16 @@ def create_app(
         return who
 
     trusted = Depends(platform)
+
+    def held() -> tuple[Engine, Residency]:
+        now, execution = running()
+        return now, execution.residency
+
+    async def named(adapter_id: str, tenant: str) -> Target:
+        return await looked_up(lambda: directory.adapter(tenant, adapter_id))
+
+    Residents(lambda: resident(directory, held()[1]) if engine() else ())
+    app.include_router(administration.routes(caller, directory, held, named))
 
     @app.get("/v1/internal/engine")
     async def description(_: Asked = trusted) -> Response:

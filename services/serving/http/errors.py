@@ -6,7 +6,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from services.serving.directory import UnknownModel
+from services.serving.directory import StackingRefused, UnknownModel
 from services.serving.engine.port import (
     AdapterRefused,
     ConstraintRefused,
@@ -30,7 +30,8 @@ _STATUS: dict[type[SluiceError], tuple[int, str]] = {
     DeadlineExceeded: (504, "deadline_exceeded"),
     ContextExceeded: (400, "context_length_exceeded"),
     ConstraintRefused: (400, "invalid_json_schema"),
-    AdapterRefused: (500, "adapter_refused"),
+    StackingRefused: (422, "stacking_refused"),
+    AdapterRefused: (422, "adapter_refused"),
     TransientError: (503, "not_ready"),
 }
 

@@ -103,6 +103,15 @@ class CompletionRequest(_Generate):
     logprobs: int | None = Field(default=None, ge=0, le=20)
 
 
+class AdapterRequest(_Wire):
+    """POST /v1/load_lora_adapter and /v1/unload_lora_adapter, as vLLM names them."""
+
+    lora_name: str
+    """The id of a registered adapter."""
+    lora_path: str | None = None
+    """Refused: a registered adapter's files come from the artifact store."""
+
+
 class FeedbackRequest(_Wire):
     """POST /v1/feedback: what a person made of an answer."""
 

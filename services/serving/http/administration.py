@@ -1,0 +1,100 @@
+"""Administration of adapters: list, load, unload, pin, unpin.
+
+A caller sees and touches its own tenant's registered adapters alone, whose cards serving has
+verified; files come from the artifact store, never from a path in a request. Changing what is
+loaded needs the right to administer. vLLM's two route names do the same as ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from fastapi import APIRouter, Depends
+
+from contracts.serving import AdapterListing, ServedAdapter
+from services.serving.directory import Directory, Target
+from services.serving.engine.port import Engine
+from services.serving.http.errors import HttpError
+from services.serving.http.wire import AdapterRequest
+from services.serving.keys import Caller
+from services.serving.residency import Residency, served
+
+
+def routes(
+    caller: Callable[..., Awaitable[Caller]],
+    directory: Directory,
+    held: Callable[[], tuple[Engine, Residency]],
+    named: Callable[[str, str], Awaitable[Target]],
+) -> APIRouter:
+    """The routes. `named` gives the adapter of an id and a tenant; raises UnknownModel."""
+    router = APIRouter()
+    who = Depends(caller)
+
+    async def administrator(who: Caller = who) -> Caller:
+        if "administer" not in who.scopes:
+            raise HttpError(
+                403,
+                "this key may not administer adapters",
+                code="forbidden",
+                mend="use the platform's service key, or name the tenant in "
+                "SLUICE_SERVING_ADMINISTRATORS",
+            )
+        return who
+
+    admin = Depends(administrator)
+
+    def describe(tenant: str, adapter_id: str) -> ServedAdapter:
+        return served(directory, held()[1], tenant, adapter_id)
+
+    @router.get("/v1/adapters")
+    async def adapters(who: Caller = who) -> AdapterListing:
+        engine, _ = held()
+        return AdapterListing(
+            data=tuple(describe(who.tenant, one) for one in directory.adapters(who.tenant)),
+            max_lora_rank=engine.info.max_lora_rank,
+        )
+
+    @router.post("/v1/adapters/{adapter_id}/load")
+    async def load(adapter_id: str, who: Caller = admin) -> ServedAdapter:
+        target = await named(adapter_id, who.tenant)
+        await held()[1].load(target)
+        return describe(who.tenant, adapter_id)
+
+    @router.post("/v1/adapters/{adapter_id}/unload")
+    async def unload(adapter_id: str, who: Caller = admin) -> ServedAdapter:
+        target = await named(adapter_id, who.tenant)
+        await held()[1].unload(target)
+        return describe(who.tenant, adapter_id)
+
+    @router.post("/v1/adapters/{adapter_id}/pin")
+    async def pin(adapter_id: str, who: Caller = admin) -> ServedAdapter:
+        target = await named(adapter_id, who.tenant)
+        await held()[1].pin(target)
+        return describe(who.tenant, adapter_id)
+
+    @router.post("/v1/adapters/{adapter_id}/unpin")
+    async def unpin(adapter_id: str, who: Caller = admin) -> ServedAdapter:
+        target = await named(adapter_id, who.tenant)
+        await held()[1].unpin(target)
+        return describe(who.tenant, adapter_id)
+
+    @router.post("/v1/load_lora_adapter")
+    async def load_as_vllm(body: AdapterRequest, who: Caller = admin) -> ServedAdapter:
+        _require_no_path(body)
+        return await load(body.lora_name, who)
+
+    @router.post("/v1/unload_lora_adapter")
+    async def unload_as_vllm(body: AdapterRequest, who: Caller = admin) -> ServedAdapter:
+        return await unload(body.lora_name, who)
+
+    return router
+
+
+def _require_no_path(body: AdapterRequest) -> None:
+    if body.lora_path is not None:
+        raise HttpError(
+            400,
+            "adapters are never loaded from a path in a request",
+            code="invalid_request",
+            mend="register the adapter and send its id as lora_name alone",
+        )
