@@ -51,8 +51,8 @@ bench: setup ## print the benchmark ratios (benchmarks/RESULTS.md says how to re
 	$(BIN)/python benchmarks/monitoring.py
 	$(BIN)/python benchmarks/curation.py
 
-chaos: setup ## the long failure tests, with their seeds
-	$(BIN)/python -m pytest tests/chaos --long
+chaos: setup ## the long failure tests, with their seeds (SEED=N repeats one)
+	$(BIN)/python -m pytest tests/chaos --long -s $(if $(SEED),--seed $(SEED))
 
 test-containers: setup ## build the images and test the core of the compose stack on a Docker engine
 	@sh deploy/test-containers.sh
