@@ -56,8 +56,8 @@ bench: setup ## print the benchmark ratios (benchmarks/RESULTS.md says how to re
 preferences: assets ## DPO and KTO on SmolLM2: what changes on rows held out
 	$(BIN)/python benchmarks/preference.py --home $(HOME_)
 
-chaos: setup ## the long failure tests, with their seeds
-	$(BIN)/python -m pytest tests/chaos --long
+chaos: setup ## the long failure tests, with their seeds (SEED=N repeats one)
+	$(BIN)/python -m pytest tests/chaos --long -s $(if $(SEED),--seed $(SEED))
 
 rollouts: setup ## roll out 20 injected regressions and 50 healthy candidates on real requests
 	$(BIN)/python benchmarks/rollouts.py

@@ -17,6 +17,7 @@ from contracts.telemetry import Arm, Feedback, Outcome
 from services.serving.boundary import Judgement, task_success
 from services.serving.directory import Constraint, Route, Target
 from services.serving.engine.port import (
+    AdapterNotLoaded,
     Engine,
     Finished,
     Generation,
@@ -29,6 +30,7 @@ from services.serving.residency import Residency
 
 _MIRROR_PRIORITY = 10
 _MIRRORS_AT_ONCE = 64
+_LOADS_TRIED = 5
 
 
 class OutcomeSink(Protocol):
@@ -88,14 +90,24 @@ class Execution:
     async def _begin(self, ask: Ask, deployment: str, arm: Arm, target: Target) -> Answer:
         answer = Answer(ask, deployment, arm, target.model, self._sink)
         try:
-            adapter = await self.residency.digest(target)
-            asked = replace(constrained(ask, target.constraint), adapter=adapter, tenant=ask.tenant)
-            answer.attach(await self._engine.submit(asked))
+            wanted = replace(constrained(ask, target.constraint), tenant=ask.tenant)
+            answer.attach(await self._submit(wanted, target))
             await answer.first()
         except Exception as error:
             await answer.conclude(error=error)
             raise
         return answer
+
+    async def _submit(self, wanted: GenerationRequest, target: Target) -> Generation:
+        """On the target's adapter, loaded again if others' loads pushed it out in between."""
+        for tries_left in reversed(range(_LOADS_TRIED)):
+            adapter = await self.residency.digest(target)
+            try:
+                return await self._engine.submit(replace(wanted, adapter=adapter))
+            except AdapterNotLoaded:
+                if not tries_left:
+                    raise
+        raise AssertionError("the loop returns or raises")
 
     def _mirror(self, ask: Ask, route: Route, target: Target) -> None:
         if len(self._mirrors) >= _MIRRORS_AT_ONCE:
