@@ -35,7 +35,8 @@ class AnswerTrainer(SessionTrainer):
         raise NotImplementedError
 
     def _mean_loss(self, inputs: dict[str, torch.Tensor]) -> float:
-        return float(self.compute_loss(self.network, inputs))  # type: ignore[no-untyped-call]
+        loss: Any = self.compute_loss(self.network, inputs)
+        return float(loss)
 
     def _answer_log_probs(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """Log pi(answer | request) of each sequence of a batch (B)."""
