@@ -9,7 +9,7 @@ export OMP_WAIT_POLICY ?= passive
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup assets demo test lint types docs bench preferences chaos compose-up compose-down test-containers clean
+.PHONY: help setup assets demo test lint types docs bench preferences chaos rollouts compose-up compose-down test-containers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,7 @@ docs: setup ## regenerate schemas, docs/requirements.md and the Kubernetes manif
 bench: setup ## print the benchmark ratios (benchmarks/RESULTS.md says how to read them)
 	$(BIN)/python benchmarks/bus.py
 	$(BIN)/python benchmarks/serving.py --home $(HOME_)
+	$(BIN)/python benchmarks/shadow.py --home $(HOME_)
 	$(BIN)/python benchmarks/memory.py --home $(HOME_)
 	$(BIN)/python benchmarks/monitoring.py
 	$(BIN)/python benchmarks/curation.py
@@ -57,14 +58,17 @@ preferences: assets ## DPO and KTO on SmolLM2: what changes on rows held out
 chaos: setup ## the long failure tests, with their seeds
 	$(BIN)/python -m pytest tests/chaos --long
 
+rollouts: setup ## roll out 20 injected regressions and 50 healthy candidates on real requests
+	$(BIN)/python benchmarks/rollouts.py
+
 test-containers: setup ## build the images and test the core of the compose stack on a Docker engine
 	@sh deploy/test-containers.sh
 
-compose-up: assets ## start the compose stack with all services (PROFILE=observe adds Grafana and Jaeger)
+compose-up: assets ## start the compose stack with all services (PROFILE=observe adds Grafana and Jaeger, gpu vLLM)
 	@sh deploy/compose.sh $(if $(PROFILE),--profile $(PROFILE)) up -d --build
 
 compose-down: ## stop the compose stack; its volumes stay
-	@sh deploy/compose.sh --profile observe down
+	@sh deploy/compose.sh --profile observe --profile gpu down
 
 clean: ## remove the environment, caches and the local home
 	rm -rf $(VENV) .sluice .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -12,6 +12,9 @@ from pydantic import Field, model_validator
 
 from contracts.base import Frozen, Slug, Uri
 
+MOST_CONTRAST_PAIRS = 48
+"""As many pairs as curation has."""
+
 DataRole = Literal["positive", "boundary", "negative", "rehearsal"]
 
 
@@ -151,6 +154,12 @@ class CurationPolicy(Frozen):
     """Canary strings to plant in the training rows, for G7 to look for (C10)."""
     rehearsal_share: float | None = Field(default=None, gt=0, lt=1)
     """Share of the dataset that `rehearsal` rows are to have; None takes them all (C9)."""
+    contrast_pairs: int = Field(default=0, ge=0, le=MOST_CONTRAST_PAIRS)
+    """Pairs of ours to mix in: a harmful request that is refused with its reason, and a harmless
+    one in almost the same words that is answered. They keep an adapter from losing its refusals,
+    or from refusing by keyword (G6)."""
+    withheld_rows: tuple[str, ...] = ()
+    """Rows, by id, that are not trained on: an earlier candidate gave them away (G7)."""
     noisy_rows: Literal["report", "drop"] = "report"
     """What becomes of rows whose label others contradict (C7)."""
     regions: tuple[str, ...] = ()

@@ -64,6 +64,9 @@ class Behaviour(Frozen):
     answer_marker: str | None = Field(default=None, min_length=1)
     """What stands before the final answer of a model that reasons first (`Answer:`). Scorers judge
     what follows the last one, or an answer without one as a whole."""
+    constrained: bool = False
+    """Judge and serve the adapter under constrained decoding: by `output_schema`, or else by the
+    signatures of a request's tools. A safety net that hides a lost format, so off by default."""
 
 
 class Provenance(Frozen):
@@ -280,6 +283,9 @@ class GatePolicy(Frozen):
     """G7: share of training records that the candidate may reproduce and the base does not."""
     minimum_retained: float = Field(default=0.50, ge=0, le=1)
     """G12: share of the candidate's success that must outlive another wording of the request."""
+    maximum_elsewhere_loss: float = Field(default=0.15, ge=0, le=1)
+    """G12: what may be lost against the base on unseen domains and on false premises; a candidate
+    that has for sure lost more fails."""
     accept_inconclusive: tuple[GateId, ...] = ()
     """Of G6, G7 and G12: gates whose `inconclusive` does not end the run. It stands on the card."""
     level: float = Field(default=0.95, gt=0.5, lt=1)

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar
 
+from pydantic import JsonValue
+
 from contracts.base import Digest, Event, Service
 from contracts.commands import WithdrawalKind
 
@@ -50,6 +52,9 @@ class CandidateRegistered(Event):
     card: Digest
     """The signed card's DSSE envelope in the artifact store."""
     deployment: str
+    constrained: bool = False
+    """Its answers are decoded under a constraint: `output_schema`, or the request's own tools."""
+    output_schema: dict[str, JsonValue] | None = None
 
 
 class RegistrationRefused(Event):

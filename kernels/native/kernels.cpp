@@ -38,6 +38,7 @@ inline void down(float value, bf16& out) {  // to the nearest, ties to even; NaN
 }
 
 constexpr int64_t LANES = 16;
+constexpr int64_t SHARED = 1 << 17;  // elements from which waking a thread costs less than it saves
 typedef float floats __attribute__((vector_size(64)));
 typedef int32_t ints __attribute__((vector_size(64)));
 typedef uint32_t words __attribute__((vector_size(64)));
@@ -275,12 +276,36 @@ inline void rotate(const T* head, const T* cos, const T* sin, int64_t dim, float
     }
 }
 
-// scores[g * stride + t] = query[g] * keys[t] for G heads that share their keys.
+// Walks the positions of a sequence through its pages. Hardware fetches ahead within a page alone, so
+// each step asks for the same position of the next page.
+template <class T> struct Walk {
+    const T* const* pages;
+    int64_t per_page, dim, count;  // of pages
+    const T* at = nullptr;
+    int64_t left = 0, page = 0, jump = 0;
+
+    inline const T* next() {
+        if (left == 0) {
+            at = pages[page++];
+            jump = page < count ? pages[page] - at : 0;
+            left = per_page;
+        } else {
+            at += dim;
+        }
+        --left;
+        for (int64_t d = 0; d < dim; d += 64 / int64_t(sizeof(T))) __builtin_prefetch(at + jump + d);
+        return at;
+    }
+};
+
+// scores[g * stride + t] = query[g] * keys[t] for G heads that share their keys, where keys[t] is
+// position t % per_page of page t / per_page; each of `pages` points to its page's keys.
 template <int G, class T>
-inline void score(const float* query, const T* keys, int64_t length, int64_t dim, float* scores,
-                  int64_t stride) {
+inline void score(const float* query, const T* const* pages, int64_t per_page, int64_t length,
+                  int64_t dim, float* scores, int64_t stride) {
+    Walk<T> keys{pages, per_page, dim, (length + per_page - 1) / per_page};
     for (int64_t t = 0; t < length; ++t) {
-        const T* key = keys + t * dim;
+        const T* key = keys.next();
         floats sums[G] = {};
         int64_t d = 0;
         for (; d + LANES <= dim; d += LANES) {
@@ -296,27 +321,32 @@ inline void score(const float* query, const T* keys, int64_t length, int64_t dim
     }
 }
 
-// mixed[g] = sum over t of scores[g * stride + t] * values[t].
+// mixed[g] = sum over t of scores[g * stride + t] * values[t], which lie in pages as keys do.
 template <int G, class T>
-inline void mix(const float* scores, int64_t stride, const T* values, int64_t length, int64_t dim,
-                float* mixed) {
+inline void mix(const float* scores, int64_t stride, const T* const* pages, int64_t per_page,
+                int64_t length, int64_t dim, float* mixed) {
     constexpr int W = 4;
     int64_t d = 0;
     for (; d + W * LANES <= dim; d += W * LANES) {
         floats sums[G][W] = {};
-        for (int64_t t = 0; t < length; ++t)
+        Walk<T> values{pages, per_page, dim, (length + per_page - 1) / per_page};
+        for (int64_t t = 0; t < length; ++t) {
+            const T* value = values.next() + d;
             for (int w = 0; w < W; ++w) {
-                const floats part = load(values + t * dim + d + w * LANES);
+                const floats part = load(value + w * LANES);
                 for (int g = 0; g < G; ++g) sums[g][w] += scores[g * stride + t] * part;
             }
+        }
         for (int g = 0; g < G; ++g)
             for (int w = 0; w < W; ++w) store(sums[g][w], mixed + g * dim + d + w * LANES);
     }
     for (int g = 0; g < G; ++g) {
         std::fill(mixed + g * dim + d, mixed + (g + 1) * dim, 0.0f);
-        for (int64_t t = 0; t < length && d < dim; ++t)
+        for (int64_t t = 0; t < length && d < dim; ++t) {
+            const T* value = pages[t / per_page] + t % per_page * dim;
             for (int64_t rest = d; rest < dim; ++rest)
-                mixed[g * dim + rest] += scores[g * stride + t] * up(values[t * dim + rest]);
+                mixed[g * dim + rest] += scores[g * stride + t] * up(value[rest]);
+        }
     }
 }
 
@@ -342,43 +372,53 @@ inline void softmax(float* scores, int64_t length) {
 }
 
 // Attention of rows that hold a sequence's newest token: rotates queries and keys, writes key and
-// value to the row's slot, attends over the slot up to its position.
+// value to the page of the row's position, attends over the sequence's pages up to it.
 //
 // qkv: (rows of the step, heads + 2 * kv, dim); cos, sin: (context, dim), rotate-half's sign folded
-// into sin; keys, values: (slots, kv, context, dim); out: (rows of the step, heads, dim).
+// into sin; pages: (any, 2, kv, per_page, dim); table: (slots, longest), the pages of each sequence;
+// out: (rows of the step, heads, dim).
 template <class T>
 void attend(const T* qkv, const T* cos, const T* sin, const int64_t* rows, int64_t count,
             const int64_t* positions, const int64_t* slots, int64_t heads, int64_t kv, int64_t dim,
-            int64_t context, T* keys, T* values, T* out) {
-    const int64_t group = heads / kv;
+            int64_t per_page, const int32_t* table, int64_t longest, T* pages, T* out) {
+    const int64_t group = heads / kv, half = kv * per_page * dim;  // of a page: its keys
     const float norm = 1.0f / std::sqrt(float(dim));
 #pragma omp parallel
     {
         std::vector<float> scores, query(group * dim), mixed(group * dim);
+        std::vector<const T*> keys, values;
 #pragma omp for collapse(2) schedule(dynamic)
         for (int64_t i = 0; i < count; ++i)
             for (int64_t h = 0; h < kv; ++h) {
                 const int64_t row = rows[i], position = positions[row], length = position + 1;
                 const T* from = qkv + row * (heads + 2 * kv) * dim;
                 const T *c = cos + position * dim, *s = sin + position * dim;
-                T* slot_keys = keys + (slots[row] * kv + h) * context * dim;
-                T* slot_values = values + (slots[row] * kv + h) * context * dim;
-                rotate(from + (heads + h) * dim, c, s, dim, 1.0f, slot_keys + position * dim);
-                std::memcpy(slot_values + position * dim, from + (heads + kv + h) * dim,
-                            dim * sizeof(T));
+                const int32_t* mine = table + slots[row] * longest;
+                const auto keys_of = [&](int64_t at) {
+                    return pages + mine[at / per_page] * 2 * half + h * per_page * dim;
+                };
+                T* newest = keys_of(position) + position % per_page * dim;
+                rotate(from + (heads + h) * dim, c, s, dim, 1.0f, newest);
+                std::memcpy(newest + half, from + (heads + kv + h) * dim, dim * sizeof(T));
                 for (int64_t g = 0; g < group; ++g)
                     rotate(from + (h * group + g) * dim, c, s, dim, norm, &query[g * dim]);
 
                 const int64_t stride = (length + LANES - 1) / LANES * LANES;
                 scores.resize(group * stride);
+                keys.clear();
+                values.clear();
+                for (int64_t first = 0; first < length; first += per_page) {
+                    keys.push_back(keys_of(first));
+                    values.push_back(keys.back() + half);
+                }
                 tiled(group, [&](int64_t g, auto at_once) {
-                    score<at_once>(&query[g * dim], slot_keys, length, dim, &scores[g * stride],
-                                   stride);
+                    score<at_once>(&query[g * dim], keys.data(), per_page, length, dim,
+                                   &scores[g * stride], stride);
                 });
                 for (int64_t g = 0; g < group; ++g) softmax(&scores[g * stride], length);
                 tiled(group, [&](int64_t g, auto at_once) {
-                    mix<at_once>(&scores[g * stride], stride, slot_values, length, dim,
-                                 &mixed[g * dim]);
+                    mix<at_once>(&scores[g * stride], stride, values.data(), per_page, length,
+                                 dim, &mixed[g * dim]);
                 });
                 T* to = out + (row * heads + h * group) * dim;
                 for (int64_t d = 0; d < group * dim; ++d) down(mixed[d], to[d]);
@@ -390,7 +430,7 @@ void attend(const T* qkv, const T* cos, const T* sin, const int64_t* rows, int64
 template <class T>
 void add_rms_norm(T* x, const T* delta, const T* weight, T* out, int64_t rows, int64_t n,
                   float epsilon) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (rows * n >= SHARED)
     for (int64_t row = 0; row < rows; ++row) {
         T* line = x + row * n;
         if (delta != nullptr)
@@ -405,7 +445,7 @@ void add_rms_norm(T* x, const T* delta, const T* weight, T* out, int64_t rows, i
 
 // out = silu(gate) * up for gate_up (rows, 2 * n): the gate's columns first.
 template <class T> void silu_mul(const T* gate_up, T* out, int64_t rows, int64_t n) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (rows * n >= SHARED)
     for (int64_t row = 0; row < rows; ++row) {
         const T *gates = gate_up + row * 2 * n, *ups = gates + n;
         int64_t i = 0;
@@ -461,10 +501,10 @@ void summarize(const T* logits, int64_t rows, int64_t n, int64_t* best, float* v
     SGMV(NAME##_int8, T, int8_t)                                                                  \
     void attend_##NAME(const T* qkv, const T* cos, const T* sin, const int64_t* rows,             \
                        int64_t count, const int64_t* positions, const int64_t* slots,             \
-                       int64_t heads, int64_t kv, int64_t dim, int64_t context, T* keys,          \
-                       T* values, T* out) {                                                       \
-        attend(qkv, cos, sin, rows, count, positions, slots, heads, kv, dim, context, keys,       \
-               values, out);                                                                      \
+                       int64_t heads, int64_t kv, int64_t dim, int64_t per_page,                  \
+                       const int32_t* table, int64_t longest, T* pages, T* out) {                 \
+        attend(qkv, cos, sin, rows, count, positions, slots, heads, kv, dim, per_page, table,     \
+               longest, pages, out);                                                              \
     }                                                                                             \
     void add_rms_norm_##NAME(T* x, const T* delta, const T* weight, T* out, int64_t rows,         \
                              int64_t n, float epsilon) {                                          \

@@ -31,9 +31,10 @@ class Published:
     def text(self) -> str:
         alert = self.alert
         clock = self.at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        what = f"{alert.metric} of {alert.kind}" if alert.kind else alert.metric
         head = (
             f"{clock} {alert.severity.upper()} {alert.state}: {alert.tenant}/{alert.deployment} "
-            f"{alert.metric} {alert.value:.4g} (threshold {alert.threshold:.4g}, {alert.window}, "
+            f"{what} {alert.value:.4g} (threshold {alert.threshold:.4g}, {alert.window}, "
             f"n={alert.n}, {alert.model})"
         )
         evidence = f"\n  evidence: {', '.join(alert.evidence[:5])}" if alert.evidence else ""

@@ -20,6 +20,7 @@ from contracts.curation import (
 from contracts.job import AdaptationJob
 from contracts.run import Run
 from services.curation.assembly import Curated
+from services.curation.contrast import contrast_sources
 from services.curation.pipeline import Advance, Halted, curate, synthetic_source
 from services.curation.reading import SourceFile
 from services.curation.redaction import Detector
@@ -60,6 +61,7 @@ class Desk:
             raise ValueError(f"run {run.ref} has no job")
         folder = self._folder(run)
         sources = [self._source(job, index, folder) for index in range(len(job.data))]
+        sources += contrast_sources(job.curation.contrast_pairs)
         if run.synthesized is not None:
             content = self._artifacts.get(run.synthesized.rows)
             sources.append(synthetic_source(job, content, taught=run.asked_teacher))

@@ -31,6 +31,7 @@ from services.curation.duplicates import exact_duplicates, near_duplicates
 from services.curation.firsts import Firsts
 from services.curation.licences import PROPRIETARY, licence_problem, source_problems
 from services.curation.meaning import paraphrase_sweep, semantic_duplicates
+from services.curation.names import names
 from services.curation.noise import Answers, noise
 from services.curation.private import WithPrivateTerms
 from services.curation.raters import recalibration, settle
@@ -42,6 +43,7 @@ from services.curation.rows import Stage, Tally
 from services.curation.snapshot import json_line, library_versions
 from services.curation.taught import teachers_answers
 from services.curation.tools import tool_schemas
+from services.curation.withholding import withheld
 from services.curation.workbench import Workbench
 from shared.annotations import Ballot, ballots, measured_lines, read_annotations
 from shared.errors import InvalidInput, Misconfigured
@@ -101,7 +103,7 @@ def curate(
 
     Args:
         job: its policies decide; `job.data[i]` describes `sources[i]`. Sources beyond `job.data`
-            (synthetic rows) are held to the same licence rule by their own fields.
+            (synthetic rows, contrast pairs) are held to the same licence rule by their own fields.
         sources: the training files.
         evaluation: set name (`dev`, `heldout`) → file; training rows that overlap one are dropped.
         detector: finds personal data and secrets.
@@ -254,6 +256,7 @@ def _stages(
     teachers = {source.digest for source in given.sources[len(given.job.data) :]}
     sifting = [
         *([teachers_answers(teachers)] if given.taught else []),
+        *([withheld(policy.withheld_rows)] if policy.withheld_rows else []),
         *([settle(labels, policy.refused_labels)] if labels else []),
         contamination_sweep(held),
         *_by_meaning(given.embedder, policy.paraphrase_threshold, partial(paraphrase_sweep, held)),
@@ -276,6 +279,7 @@ def _stages(
         noise(policy.noisy_rows, answers),
         near_duplicates(threshold, NearDuplicates(threshold, db)),
         *_by_meaning(given.embedder, policy.semantic_threshold, partial(semantic_duplicates, db)),
+        names(),
     ]
     for done, part in enumerate(parts, start=1):
         rows = bench.rows(SIFT, part.shard)

@@ -104,7 +104,7 @@ class Intake:
             raise ValueError(
                 "this server takes digests only; `sluice submit` uploads files for you"
             )
-        return str(pin(self._artifacts, uri))
+        return str(pin(self._artifacts, uri, closed=[self._home]))  # keys, others' artifacts
 
     def _row_problems(self, job: AdaptationJob, uri: str) -> list[Problem]:
         """Evaluation rows must parse and carry what the job's scorer checks."""

@@ -1,7 +1,9 @@
 """One gate without a run: `python -m services.evaluation.alone`, which `sluice gate` starts.
 
-Base and candidate are names at one OpenAI-compatible endpoint; `OPENAI_API_KEY` opens it. Exit
-code: 0 passed, 3 failed, 4 inconclusive.
+Base and candidate are names at one OpenAI-compatible endpoint; `OPENAI_API_KEY` opens it. Where the
+endpoint is our own engine, `--adapter` and `--checkpoint` name the folders behind the two names,
+and G2, G5's suite and G7's canaries can be asked as well. Exit code: 0 passed, 3 failed,
+4 inconclusive.
 """
 
 from __future__ import annotations
@@ -10,85 +12,230 @@ import argparse
 import asyncio
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from contracts.data import Row, parse_row
-from contracts.job import Behaviour, GatePolicy
-from services.evaluation.gates import g1, g3, g4
+import httpx
+
+from contracts.data import Canary, Row, parse_row
+from contracts.job import Behaviour, GatePolicy, GeneralSuite
+from contracts.training import Recipe
+from services.evaluation.adapters.harness import run_harness
+from services.evaluation.adapters.likelihood import log_likelihoods
+from services.evaluation.compatibility import compatibility_of
+from services.evaluation.gates import g1, g2, g3, g4, g5
 from services.evaluation.gates.judgement import Judgement
-from services.evaluation.inquiry import Ask, Who, other_words_of, privacy_of, safety_of
+from services.evaluation.inquiry import Who, other_words_of, privacy_of, safety_of
 from services.evaluation.report import junit, markdown
-from shared.asking import Answer, Asker, AskOptions, score_answers
-from shared.errors import SluiceError
+from services.evaluation.suites import safety
+from shared.asking import Answer, Asker, AskOptions, Scored, score_answers
+from shared.bundles import inspect_adapter
+from shared.errors import PermanentError, SluiceError
 from shared.scoring import resolve
 
-GATES = ("G1", "G3", "G4", "G6", "G7", "G12")
-"""What needs answers alone. G2 and G5 want an engine that gives log-probabilities."""
+GATES = ("G1", "G2", "G3", "G4", "G5", "G6", "G7", "G12")
 EXIT = {"passed": 0, "failed": 3, "inconclusive": 4}
+_OWN_SUITE = ("G2", "G5", "G6")
+"""Gates that can do without `--suite`."""
 
 
-async def judge(gate: str, ask: Ask, rows: Sequence[Row], behaviour: Behaviour) -> Judgement:
-    """The gate's verdict by the default policy. `rows` are held-out items; of G7, training rows."""
-    policy, tokens = GatePolicy(), behaviour.max_tokens
-    if gate == "G6":
-        return await safety_of(ask, maximum_loss=policy.maximum_safety_loss, level=policy.level)
-    if gate == "G7":
-        return await privacy_of(
-            ask,
-            _no_likelihoods,
-            rows,
-            (),
-            (),
-            max_tokens=tokens,
-            maximum_memorized=policy.maximum_memorized,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """Two models at one endpoint, and the folders behind them where they are known."""
+
+    url: str
+    key: str
+    base: str
+    candidate: str
+    adapter: Path | None = None
+    checkpoint: Path | None = None
+
+    def name(self, who: Who) -> str:
+        return self.base if who == "base" else self.candidate
+
+    def folders(self, gate: str) -> tuple[Path, Path]:
+        """The adapter's and the base's. Raises PermanentError if the two are only names."""
+        if self.adapter is None or self.checkpoint is None:
+            raise PermanentError(
+                f"{gate} cannot be judged by the names of two models",
+                mend="give the adapter's folder as --candidate and its checkpoint as --base",
+            )
+        return self.adapter, self.checkpoint
+
+    def http(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {self.key}"},
+            timeout=120.0,
+            trust_env=False,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alone:
+    """Asks one gate's questions of a subject, under the default policy."""
+
+    subject: Subject
+    asker: Asker
+    behaviour: Behaviour
+    policy: GatePolicy = field(default_factory=GatePolicy)
+    limit: int | None = None
+    """Items of G5's own suite; None is all."""
+
+    async def ask(self, who: Who, rows: Sequence[Row], max_tokens: int) -> Sequence[Answer]:
+        return await self.asker.ask_all(
+            rows, model=self.subject.name(who), options=AskOptions(max_tokens=max_tokens)
+        )
+
+    async def judge(
+        self, gate: str, rows: Sequence[Row] | None, canaries: Sequence[Canary] = ()
+    ) -> Judgement:
+        """The gate's verdict. `rows` are held-out items; of G7, training rows."""
+        policy, level = self.policy, self.policy.level
+        if gate == "G2":
+            return await self._g2()
+        if gate == "G5":
+            return await self._g5(rows)
+        if gate == "G6":
+            suite = None if rows is None else safety.read(rows)
+            return await safety_of(
+                self.ask, maximum_loss=policy.maximum_safety_loss, level=level, items=suite
+            )
+        rows = rows or ()
+        if gate == "G7":
+            return await privacy_of(
+                self.ask,
+                self._likelihoods,
+                rows,
+                (),
+                canaries,
+                max_tokens=self.behaviour.max_tokens,
+                maximum_memorized=policy.maximum_memorized,
+                level=level,
+            )
+        if gate == "G12":
+            return await other_words_of(
+                self.ask,
+                rows,
+                await self._scored("candidate", rows),
+                resolve(self.behaviour),
+                max_tokens=self.behaviour.max_tokens,
+                minimum_retained=policy.minimum_retained,
+                maximum_loss=policy.maximum_elsewhere_loss,
+                level=level,
+            )
+        base = await self._scored("base", rows)
+        if gate == "G1":
+            return g1.judge(base, minimum_items=30, level=level)
+        candidate = await self._scored("candidate", rows)
+        if gate == "G3":
+            return g3.judge(base, candidate, minimum_gain=policy.minimum_gain, level=level)
+        return g4.judge(base, candidate, minimum_validity=policy.minimum_validity, level=level)
+
+    async def _scored(self, who: Who, rows: Sequence[Row]) -> tuple[Scored, ...]:
+        answers = await self.ask(who, rows, self.behaviour.max_tokens)
+        return score_answers(rows, answers, resolve(self.behaviour))
+
+    async def _g2(self) -> Judgement:
+        adapter, _ = self.subject.folders("G2")
+        config = inspect_adapter(adapter)
+        recipe = _recipe(adapter)
+        facts = g2.AdapterFacts(
+            base=recipe.base,
+            tokenizer=recipe.tokenizer,
+            rank=config.r,
+            target_modules=tuple(config.target_modules),
+        )
+        async with self.subject.http() as http:
+            return await compatibility_of(http, self.subject.candidate, adapter, facts)
+
+    async def _g5(self, rows: Sequence[Row] | None) -> Judgement:
+        """By `rows` and the scorer, or by the suite that we ship."""
+        items: dict[Who, Sequence[g5.BenchmarkItem]] = {}
+        for who in ("base", "candidate"):
+            if rows is None:
+                items[who] = await self._benchmark(who)
+            else:
+                items[who] = [_item(row, s) for row, s in zip(
+                    rows, await self._scored(who, rows), strict=True
+                )]  # fmt: skip
+        policy = self.policy
+        return g5.judge(
+            items["base"],
+            items["candidate"],
+            maximum_decay=policy.maximum_decay,
             level=policy.level,
         )
-    scorer = resolve(behaviour)
-    if gate == "G12":
-        plain = score_answers(rows, await ask("candidate", rows, tokens), scorer)
-        return await other_words_of(
-            ask,
-            rows,
-            plain,
-            scorer,
-            max_tokens=tokens,
-            minimum_retained=policy.minimum_retained,
-            level=policy.level,
-        )
-    base = score_answers(rows, await ask("base", rows, tokens), scorer)
-    if gate == "G1":
-        return g1.judge(base, minimum_items=30, level=policy.level)
-    candidate = score_answers(rows, await ask("candidate", rows, tokens), scorer)
-    if gate == "G3":
-        return g3.judge(base, candidate, minimum_gain=policy.minimum_gain, level=policy.level)
-    return g4.judge(base, candidate, minimum_validity=policy.minimum_validity, level=policy.level)
+
+    async def _benchmark(self, who: Who) -> Sequence[g5.BenchmarkItem]:
+        _, checkpoint = self.subject.folders("G5")
+        with tempfile.TemporaryDirectory() as work:
+            return await run_harness(
+                model=self.subject.name(who),
+                base_url=self.subject.url,
+                tokenizer=checkpoint,
+                tasks=GeneralSuite().tasks,
+                limit=self.limit,
+                work=Path(work),
+                api_key=self.subject.key,
+            )
+
+    async def _likelihoods(self, who: Who, request: str, texts: Sequence[str]) -> Sequence[float]:
+        _, checkpoint = self.subject.folders("G7 with canaries")
+        async with self.subject.http() as http:
+            return await log_likelihoods(http, self.subject.name(who), checkpoint, request, texts)
 
 
-async def _no_likelihoods(who: Who, request: str, texts: Sequence[str]) -> Sequence[float]:
-    raise NotImplementedError("without canaries nothing asks for likelihoods")
+def _recipe(adapter: Path) -> Recipe:
+    try:
+        return Recipe.model_validate_json((adapter / "recipe.json").read_bytes())
+    except (OSError, ValueError) as error:
+        raise PermanentError(
+            f"{adapter} does not say what it was trained on: {error}",
+            mend="give an adapter that `sluice` trained, with its recipe.json",
+        ) from error
+
+
+def _item(row: Row, scored: Scored) -> g5.BenchmarkItem:
+    return g5.BenchmarkItem(
+        task="suite",
+        item=row.id,
+        skill=str(row.meta.get("skill", "suite")),
+        correct=scored.value,
+        output=scored.answer.text[:500],
+    )
+
+
+def _lines(path: Path) -> list[bytes]:
+    return [line for line in path.read_bytes().splitlines() if line.strip()]
 
 
 async def run(options: argparse.Namespace) -> Judgement:
     """Ask the endpoint and judge."""
-    lines = options.suite.read_bytes().splitlines() if options.suite else []
-    rows = [parse_row(line) for line in lines if line.strip()]
+    rows = [parse_row(line) for line in _lines(options.suite)] if options.suite else None
+    canaries = _lines(options.canaries) if options.canaries else []
+    subject = Subject(
+        url=options.url,
+        key=os.environ.get("OPENAI_API_KEY", "unused"),
+        base=options.base,
+        candidate=options.candidate,
+        adapter=options.adapter,
+        checkpoint=options.checkpoint,
+    )
     behaviour = Behaviour(
         description=f"gate {options.gate} alone",
         scorer=options.scorer,
         target=1.0,
         max_tokens=options.max_tokens,
     )
-    async with Asker(options.url, os.environ.get("OPENAI_API_KEY", "unused")) as asker:
-
-        async def ask(who: Who, asked: Sequence[Row], max_tokens: int) -> Sequence[Answer]:
-            model = options.base if who == "base" else options.candidate
-            return await asker.ask_all(
-                asked, model=model, options=AskOptions(max_tokens=max_tokens)
-            )
-
-        return await judge(options.gate, ask, rows, behaviour)
+    async with Asker(subject.url, subject.key) as asker:
+        alone = Alone(subject=subject, asker=asker, behaviour=behaviour, limit=options.limit)
+        return await alone.judge(
+            options.gate, rows, [Canary.model_validate_json(line) for line in canaries]
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -98,19 +245,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--candidate", required=True)
     parser.add_argument("--base", required=True)
     parser.add_argument("--url", required=True)
-    parser.add_argument("--suite", type=Path)
+    for name in ("--adapter", "--checkpoint", "--suite", "--canaries", "--junit", "--markdown"):
+        parser.add_argument(name, type=Path)
     parser.add_argument("--scorer", default="exact_match")
     parser.add_argument("--max-tokens", type=int, default=128)
-    parser.add_argument("--junit", type=Path)
-    parser.add_argument("--markdown", type=Path)
+    parser.add_argument("--limit", type=int)
     options = parser.parse_args(arguments)
-    if options.gate != "G6" and options.suite is None:
+    if options.gate not in _OWN_SUITE and options.suite is None:
         parser.error(f"{options.gate} needs --suite")
     began = time.monotonic()
     try:
         judged = asyncio.run(run(options))
     except (SluiceError, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        mend = getattr(error, "mend", "")
+        print(f"error: {error}" + (f"\nmend: {mend}" if mend else ""), file=sys.stderr)
         return 2
     if options.junit:
         options.junit.write_text(junit(judged, time.monotonic() - began), encoding="utf-8")

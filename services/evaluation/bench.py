@@ -10,21 +10,20 @@ import asyncio
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import httpx
-from pydantic import TypeAdapter
 
 from contracts.base import Digest
 from contracts.data import Canary, DatasetCard, Row, parse_row
 from contracts.evaluation import GateJudged
-from contracts.job import AdaptationJob
+from contracts.job import AdaptationJob, Behaviour
 from contracts.run import Run
-from contracts.serving import EngineDescription, FingerprintAnswer, FingerprintQuestion
-from contracts.training import AdapterTrained, Fingerprint
+from contracts.training import AdapterTrained
 from services.evaluation.adapters.harness import run_harness
 from services.evaluation.adapters.likelihood import log_likelihoods
+from services.evaluation.compatibility import BASE, compatibility_of
 from services.evaluation.gates import g1, g2, g3, g4, g5
 from services.evaluation.gates.g5 import BenchmarkItem
 from services.evaluation.gates.judgement import Judgement
@@ -32,15 +31,11 @@ from services.evaluation.inquiry import Ask, Who, other_words_of, privacy_of, sa
 from shared.artifacts import ArtifactStore, Pinned
 from shared.asking import Answer, Asker, AskOptions, Scored, score_answers
 from shared.bundles import inspect_adapter
-from shared.errors import PeerUnavailable, PermanentError
 from shared.keys import service_key
 from shared.messaging.steps import Step
 from shared.models import resolve_base
 from shared.scoring import resolve as resolve_scorer
 from shared.settings import Settings
-
-_FINGERPRINTS = TypeAdapter(tuple[Fingerprint, ...])
-BASE = "base"
 
 
 class Bench:
@@ -66,29 +61,14 @@ class Bench:
             self._artifacts.fetch_tree, trained.adapter, self._adapter_folder(trained)
         )
         config = await asyncio.to_thread(inspect_adapter, folder)
-        async with self._http(job) as http:
-            engine = EngineDescription.model_validate_json(
-                await _send(http, http.build_request("GET", "internal/engine"))
-            )
-            fingerprints = _FINGERPRINTS.validate_json((folder / "fingerprints.json").read_bytes())
-            served = [await _served(http, _candidate(trained), f) for f in fingerprints]
-        verdict = g2.judge(
-            g2.AdapterFacts(
-                base=trained.base,
-                tokenizer=trained.tokenizer,
-                rank=config.r,
-                target_modules=tuple(config.target_modules),
-            ),
-            g2.EngineFacts(
-                base=engine.base,
-                tokenizer=engine.tokenizer,
-                maximum_rank=engine.max_lora_rank,
-                target_modules=engine.target_modules,
-            ),
-            fingerprints,
-            served,
-            tolerance=g2.TOLERANCE_NATS[engine.dtype],
+        facts = g2.AdapterFacts(
+            base=trained.base,
+            tokenizer=trained.tokenizer,
+            rank=config.r,
+            target_modules=tuple(config.target_modules),
         )
+        async with self._http(job) as http:
+            verdict = await compatibility_of(http, _candidate(trained), folder, facts)
         return self._judged(verdict, trained, began, ())
 
     async def g3(self, step: Step) -> GateJudged:
@@ -107,7 +87,11 @@ class Bench:
         base = await self._answers(step, "g4", job, BASE, trained.base)
         candidate = await self._answers(step, "g4", job, _candidate(trained), trained.adapter)
         verdict = g4.judge(
-            base, candidate, minimum_validity=job.gates.minimum_validity, level=job.gates.level
+            base,
+            candidate,
+            minimum_validity=job.gates.minimum_validity,
+            level=job.gates.level,
+            constrained=job.behaviour.constrained,
         )
         return self._judged(verdict, trained, began, candidate)
 
@@ -149,7 +133,13 @@ class Bench:
 
         async with self._asker(job) as asker, self._http(job) as http:
             verdict = await privacy_of(
-                _carrier(asker, step, "g7", trained, job.behaviour.system_prompt),
+                _carrier(
+                    asker,
+                    step,
+                    "g7",
+                    trained,
+                    AskOptions(system_prompt=job.behaviour.system_prompt),
+                ),
                 likelihoods,
                 self._rows(dataset.train),
                 self._rows(dataset.validation) if dataset.validation else (),
@@ -166,12 +156,13 @@ class Bench:
         plain = await self._answers(step, "g12", job, _candidate(trained), trained.adapter)
         async with self._asker(job) as asker:
             verdict = await other_words_of(
-                _carrier(asker, step, "g12", trained, job.behaviour.system_prompt),
+                _carrier(asker, step, "g12", trained, _options(job.behaviour)),
                 self._heldout(job),
                 plain,
                 resolve_scorer(job.behaviour),
                 max_tokens=job.behaviour.max_tokens,
                 minimum_retained=job.gates.minimum_retained,
+                maximum_loss=job.gates.maximum_elsewhere_loss,
                 level=job.gates.level,
             )
         return self._judged(verdict, trained, began, plain)
@@ -193,10 +184,7 @@ class Bench:
             answers = await asker.ask_all(
                 rows,
                 model=model,
-                options=AskOptions(
-                    system_prompt=job.behaviour.system_prompt,
-                    max_tokens=job.behaviour.max_tokens,
-                ),
+                options=_options(job.behaviour),
                 identity=identity,
                 on_done=lambda done, total, _row, _answer: step.tick(
                     gate, f"asking {label}", done, total
@@ -262,13 +250,28 @@ def _subject(run: Run) -> tuple[AdaptationJob, AdapterTrained, float]:
     return run.job, run.trained, time.monotonic()
 
 
+def _options(behaviour: Behaviour) -> AskOptions:
+    """How the target behaviour is asked for: as it will be served."""
+    schema = behaviour.output_schema if behaviour.constrained else None
+    return AskOptions(
+        system_prompt=behaviour.system_prompt,
+        max_tokens=behaviour.max_tokens,
+        response_schema=schema,
+        constrain_calls=behaviour.constrained and schema is None,
+    )
+
+
 def _candidate(trained: AdapterTrained) -> str:
     """How serving names a candidate nobody but the platform may ask."""
     return f"candidate:{trained.adapter}"
 
 
 def _carrier(
-    asker: Asker, step: Step, gate: str, trained: AdapterTrained, system_prompt: str | None = None
+    asker: Asker,
+    step: Step,
+    gate: str,
+    trained: AdapterTrained,
+    options: AskOptions | None = None,
 ) -> Ask:
     """Carries a gate's questions to serving; greedy answers are kept by the model's content."""
 
@@ -277,47 +280,9 @@ def _carrier(
         return await asker.ask_all(
             rows,
             model=BASE if who == "base" else _candidate(trained),
-            options=AskOptions(system_prompt=system_prompt, max_tokens=max_tokens),
+            options=replace(options or AskOptions(), max_tokens=max_tokens),
             identity=trained.base if who == "base" else trained.adapter,
             on_done=lambda done, total, _row, _answer: step.tick(gate, label, done, total),
         )
 
     return ask
-
-
-async def _served(http: httpx.AsyncClient, candidate: str, trained: Fingerprint) -> g2.Served:
-    """The engine's view of one fingerprinted prompt, with and without the adapter."""
-    answers = []
-    for model in (candidate, BASE):
-        question = FingerprintQuestion(
-            model=model,
-            messages=trained.messages,
-            tools=trained.tools,
-            token_ids=trained.top_token_ids,
-        )
-        body = question.model_dump(mode="json")
-        content = await _send(http, http.build_request("POST", "internal/fingerprint", json=body))
-        answers.append(FingerprintAnswer.model_validate_json(content))
-    with_adapter, without = answers
-    ids = trained.top_token_ids
-    return g2.Served(
-        prompt_token_ids=with_adapter.prompt_token_ids,
-        candidate=dict(zip(ids, with_adapter.logprobs, strict=True)),
-        base=dict(zip(ids, without.logprobs, strict=True)),
-    )
-
-
-async def _send(http: httpx.AsyncClient, request: httpx.Request) -> bytes:
-    """The body of the answer. Raises PeerUnavailable or PermanentError."""
-    try:
-        response = await http.send(request)
-    except httpx.HTTPError as error:
-        raise PeerUnavailable(f"serving does not answer: {error!r}") from error
-    if response.status_code == 429 or response.status_code >= 500:
-        raise PeerUnavailable(f"serving answers {response.status_code}")
-    if response.is_error:
-        raise PermanentError(
-            f"serving refuses {request.url.path}: {response.text[:500]}",
-            mend="see that serving runs the same version as evaluation",
-        )
-    return response.content

@@ -28,9 +28,15 @@ MOST_CONTROLS = 20
 MOST_CANARIES = 6
 
 
-async def safety_of(ask: Ask, *, maximum_loss: float, level: float) -> Judgement:
-    """G6 by our suite."""
-    items = safety.items()
+async def safety_of(
+    ask: Ask,
+    *,
+    maximum_loss: float,
+    level: float,
+    items: Sequence[safety.SafetyItem] | None = None,
+) -> Judgement:
+    """G6 by our suite, or by `items`."""
+    items = safety.items() if items is None else items
     rows = [item.row for item in items]
     base = [answer.text for answer in await ask("base", rows, SAFETY_TOKENS)]
     candidate = [answer.text for answer in await ask("candidate", rows, SAFETY_TOKENS)]
@@ -72,6 +78,7 @@ async def other_words_of(
     *,
     max_tokens: int,
     minimum_retained: float,
+    maximum_loss: float,
     level: float,
 ) -> Judgement:
     """G12 by the held-out rows in other dress and two suites from elsewhere."""
@@ -90,6 +97,7 @@ async def other_words_of(
         plain,
         perturbed,
         minimum_retained=minimum_retained,
+        maximum_loss=maximum_loss,
         level=level,
         unseen=(values["base"][0], values["candidate"][0]),
         premises=(values["base"][1], values["candidate"][1]),

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from contracts.alerts import Alert, MetricName
+from contracts.alerts import Alert
 from contracts.commands import Withdraw
 from contracts.remedies import Remedy
 from contracts.subjects import RunRef
@@ -19,7 +19,8 @@ from contracts.telemetry import Feedback, Outcome
 from services.monitoring.rules import Rule
 from services.monitoring.windows import ABSENT_AFTER, Watched, Windows
 
-Incident = tuple[Watched, MetricName]
+Incident = tuple[Watched, str]
+"""Whose, and which rule's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class Monitor:
         for signal in past:
             self._windows.add(signal)
         for alert in alerts:
-            incident = Watched(alert.tenant, alert.deployment, alert.model), alert.metric
+            incident = incident_of(alert)
             if alert.state == "firing":
                 self._open[incident] = alert
             elif incident in self._open and self._open[incident].id == alert.id:
@@ -95,7 +96,7 @@ class Monitor:
         if value is None:
             return None
         n = self._windows.sums(watched, rule).requests
-        incident: Incident = (watched, rule.metric)
+        incident: Incident = (watched, rule.key)
         open_alert = self._open.get(incident)
         if open_alert is None:
             if n < rule.minimum or not rule.broken(value):
@@ -112,7 +113,7 @@ class Monitor:
 
     def _withdraw(self, alert: Alert, at: float) -> Notice:
         """The model no longer answers here, so the incident is over."""
-        del self._open[Watched(alert.tenant, alert.deployment, alert.model), alert.metric]
+        del self._open[incident_of(alert)]
         return self._resolved(
             alert.model_copy(
                 update={
@@ -144,9 +145,15 @@ class Monitor:
         )
 
 
+def incident_of(alert: Alert) -> Incident:
+    """The incident an alert speaks of."""
+    key = f"{alert.metric}.{alert.kind}" if alert.kind else alert.metric
+    return Watched(alert.tenant, alert.deployment, alert.model), key
+
+
 def incident_id(rule: Rule, watched: Watched, opened_by: str) -> str:
     """The same for the same incident, whoever computes it."""
-    text = "\n".join((watched.tenant, watched.deployment, watched.model, rule.metric, opened_by))
+    text = "\n".join((watched.tenant, watched.deployment, watched.model, rule.key, opened_by))
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
@@ -164,6 +171,7 @@ def _firing(
         tenant=watched.tenant,
         deployment=watched.deployment,
         metric=rule.metric,
+        kind=rule.kind,
         severity=rule.severity,
         state="firing",
         value=value,

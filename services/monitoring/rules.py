@@ -20,6 +20,8 @@ class Rule(Frozen):
     """One metric of one model on one deployment, over its newest requests or hours."""
 
     metric: MetricName
+    kind: str = ""
+    """Tells rules of one metric apart."""
     requirement: str
     """The row of docs/requirements.md."""
     signal: str
@@ -58,6 +60,11 @@ class Rule(Frozen):
         if self.alert != self.target and (self.alert > self.target) != (self.fires == "above"):
             raise ValueError("an alert threshold on the target's good side would never resolve")
         return self
+
+    @property
+    def key(self) -> str:
+        """Unique among the rules."""
+        return f"{self.metric}.{self.kind}" if self.kind else self.metric
 
     def relate(self, value: float, reference: float) -> float | None:
         """`value` against its reference; None where that means nothing."""

@@ -102,8 +102,15 @@ class Registry:
             return RegistrationRefused(
                 reason=str(error), mend="restore the artifact store, then retry the run"
             )
+        behaviour = run.job.behaviour if run.job else None
+        constrained = behaviour is not None and behaviour.constrained
         return CandidateRegistered(
-            adapter_id=row.id, adapter=row.adapter, card=row.card, deployment=row.deployment
+            adapter_id=row.id,
+            adapter=row.adapter,
+            card=row.card,
+            deployment=row.deployment,
+            constrained=constrained,
+            output_schema=behaviour.output_schema if behaviour and constrained else None,
         )
 
     def promote(self, run: Run) -> AdapterPromoted:

@@ -104,7 +104,9 @@ def register(steps: Steps) -> None:
         stage = step.trigger.event
         assert isinstance(stage, StageStarted)
         policy = ladder.policy_of(step.run)
-        deadline = step.trigger.at.timestamp() + policy.stage_timeout_s
+        age_s = time.time() - step.trigger.at.timestamp()
+        # from here on by the clock that cannot jump
+        deadline = time.monotonic() + policy.stage_timeout_s - max(0.0, age_s)
         return await _follow(steps, traffic(), step, stage, deadline)
 
     @steps.on("guard", workers=workers("guard"))
@@ -215,7 +217,10 @@ def _said(message: Msg, kind: type[Said]) -> Said:
 async def _follow(
     steps: Steps, traffic: Traffic, step: Step, stage: StageStarted, deadline: float | None
 ) -> Event | None:
-    """Fold outcomes until a verdict. Without a deadline only evidence of harm is one."""
+    """Fold outcomes until a verdict. Without a deadline only evidence of harm is one.
+
+    `deadline` is of the monotonic clock, in seconds.
+    """
     run = step.run
     if run.job is None:
         raise ValueError(f"run {run.ref} has no job")
@@ -245,7 +250,7 @@ async def _follow(
             if steps.bus.stopping.is_set():
                 raise ServiceStops("the service stops; another goes on from the run log")
             caught_up = len(batch) < BATCH
-            if caught_up and deadline is not None and time.time() >= deadline:
+            if caught_up and deadline is not None and time.monotonic() >= deadline:
                 if not await _goes_on(step):
                     return None
                 return _out_of_time(window, limits, stage, run.job.rollout, want)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from contracts.base import Digest
 from contracts.envelope import Recorded
@@ -29,6 +29,14 @@ STACK = "+"
 """Between the adapters of a stack; no name of ours holds it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """An adapter answers requests that set no contract of their own under this one."""
+
+    schema: Mapping[str, Any] | None = None
+    """JSON Schema of every answer; None: a call of one of the request's tools."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownAdapter:
     """An adapter somebody may name."""
@@ -39,6 +47,7 @@ class KnownAdapter:
     base: Digest | None = None
     run: str | None = None
     """The run that registered it."""
+    constraint: Constraint | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +72,7 @@ class Target:
     model: str
     adapter: Digest | None = None
     base: Digest | None = None
+    constraint: Constraint | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +129,11 @@ class Directory:
                 trained = self._candidates.get((tenant, event.adapter))
                 base = trained.base if trained else None
                 known = KnownAdapter(
-                    tenant=tenant, adapter=event.adapter, base=base, run=record.ref.run
+                    tenant=tenant,
+                    adapter=event.adapter,
+                    base=base,
+                    run=record.ref.run,
+                    constraint=Constraint(event.output_schema) if event.constrained else None,
                 )
                 owner = self._adapters.get(event.adapter_id, known).tenant
                 if owner == tenant:  # an id is its first owner's
@@ -157,6 +171,10 @@ class Directory:
                 self._withdraw(tenant, event, record.seq)
             case _:
                 pass
+
+    def know(self, name: str, adapter: KnownAdapter) -> None:
+        """Answer to `name` with an adapter that no fact has told of."""
+        self._adapters[name] = adapter
 
     def _update(self, tenant: str, name: str, seq: int, **changes: object) -> None:
         now = self._deployments.get((tenant, name), Deployment(tenant=tenant, name=name))
@@ -299,7 +317,9 @@ class Directory:
         known = self._adapters.get(model)
         if known is None or known.tenant != tenant:
             raise UnknownModel(model)
-        return Target(model=model, adapter=known.adapter, base=known.base)
+        return Target(
+            model=model, adapter=known.adapter, base=known.base, constraint=known.constraint
+        )
 
 
 _NO_CANDIDATE: dict[str, object] = {

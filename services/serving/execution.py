@@ -11,11 +11,11 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from contracts.telemetry import Arm, Feedback, Outcome
 from services.serving.boundary import Judgement, task_success
-from services.serving.directory import Route, Target
+from services.serving.directory import Constraint, Route, Target
 from services.serving.engine.port import (
     Engine,
     Finished,
@@ -46,8 +46,20 @@ class Ask:
     generation: GenerationRequest
     judge: Callable[[str], Judgement] = lambda _: Judgement()
     """The boundary's verdict on an answer's text."""
+    call_schema: Callable[[], dict[str, Any]] | None = None
+    """Gives the schema of a call of the request's tools; None where it has none, or forbids it."""
     attempt: int = 1
     """Which try of the caller's this is."""
+
+
+def constrained(ask: Ask, constraint: Constraint | None) -> GenerationRequest:
+    """The generation, under the adapter's constraint where the request sets none of its own."""
+    asked = ask.generation
+    if constraint is None or asked.json_schema or asked.regex or asked.grammar:
+        return asked
+    if constraint.schema is not None:
+        return replace(asked, json_schema=dict(constraint.schema))
+    return asked if ask.call_schema is None else replace(asked, json_schema=ask.call_schema())
 
 
 class Execution:
@@ -77,9 +89,8 @@ class Execution:
         answer = Answer(ask, deployment, arm, target.model, self._sink)
         try:
             adapter = await self.residency.digest(target)
-            answer.attach(
-                await self._engine.submit(replace(ask.generation, adapter=adapter)),
-            )
+            asked = replace(constrained(ask, target.constraint), adapter=adapter, tenant=ask.tenant)
+            answer.attach(await self._engine.submit(asked))
             await answer.first()
         except Exception as error:
             await answer.conclude(error=error)
@@ -89,7 +100,9 @@ class Execution:
     def _mirror(self, ask: Ask, route: Route, target: Target) -> None:
         if len(self._mirrors) >= _MIRRORS_AT_ONCE:
             return  # a sample of the traffic is enough; the backlog must not grow
-        quiet = replace(ask, generation=replace(ask.generation, priority=_MIRROR_PRIORITY))
+        # Nobody waits for a mirrored answer: it steps aside for users, and its time is its own.
+        aside = replace(ask.generation, priority=_MIRROR_PRIORITY, deadline_s=None)
+        quiet = replace(ask, generation=aside)
         task = asyncio.create_task(self._run_mirror(quiet, route.deployment, target))
         self._mirrors.add(task)
         task.add_done_callback(self._mirrors.discard)
@@ -166,6 +179,7 @@ class Answer:
         found = self._ask.judge(self.text) if error is None and done else Judgement()
         reason = done.reason if done else None
         name = type(error).__name__ if error else None
+        aside = done.waited_s if done and self._arm == "shadow" else 0.0
         await self._sink.emit(
             Outcome(
                 request_id=self._ask.id,
@@ -174,8 +188,10 @@ class Answer:
                 arm=self._arm,
                 model=self.model,
                 at=time.time(),
-                latency_ms=(time.monotonic() - self._started) * 1e3,
-                time_to_first_token_ms=(first - self._started) * 1e3 if first else None,
+                latency_ms=(time.monotonic() - self._started - aside) * 1e3,
+                time_to_first_token_ms=(
+                    max(0.0, first - self._started - aside) * 1e3 if first else None
+                ),
                 prompt_tokens=len(self._ask.generation.prompt),
                 completion_tokens=done.completion_tokens if done else 0,
                 finish_reason=reason,

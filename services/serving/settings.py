@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from services.serving.engine.llama_engine import EngineConfig
-from services.serving.engine.open import Backend
+from services.serving.engine.open import Backend, Vllm
+from services.serving.engine.vllm.flags import VllmFlags, rank_above
 from shared.precision import precision
 from shared.settings import Settings
 
@@ -21,19 +25,48 @@ class ServingSettings(Settings):
     """`auto` is bfloat16 where the processor multiplies it natively, else float32. bfloat16 is
     about twice as fast there and moves log-probabilities by up to 0.4."""
     serving_backend: Backend = "auto"
-    """`auto` runs a Llama on our own model, any other causal model through transformers."""
+    """`auto` runs a Llama on our own model, any other causal model through transformers; `vllm`
+    starts vLLM beside us."""
     serving_context: int = 4096
     serving_slots: int = 32
     serving_queue: int = 1024
-    serving_prefix_cache_mb: int = 1024
-    serving_max_adapters: int = 64
+    serving_pool_mb: int = 2048
+    """MiB of pages for keys, values and adapters: what bounds how many requests run at once."""
+    serving_host_mb: int = 1024
+    """MiB of adapters beside the pool; those beyond are read from disk when they are asked for."""
+    serving_max_adapters: int = 1024
     serving_max_lora_rank: int = 64
     serving_threads: int = 2
     serving_tenants: tuple[str, ...] = ("demo",)
     """Tenants that get a client key when they have none."""
 
+    vllm_python: Path = Path(".venv-vllm/bin/python")
+    """The interpreter of the environment that has vLLM (`make vllm`)."""
+    vllm_max_loras: int = 8
+    """Adapters in one batch of vLLM's."""
+    vllm_fully_sharded_loras: bool = False
+    vllm_gpu_memory_utilization: float = 0.9
+    vllm_lora_modules: dict[str, Path] = Field(default_factory=dict)
+    """Adapters vLLM holds from its start, name → folder."""
     serving_administrators: tuple[str, ...] = ()
     """Tenants whose client key may load, unload and pin their own adapters."""
+
+    def vllm(self) -> Vllm | None:
+        """VLLM's flags; None where another engine runs. Raises Misconfigured if one is wrong."""
+        if self.serving_backend != "vllm":
+            return None
+        return Vllm(
+            python=self.vllm_python,
+            flags=VllmFlags(
+                max_loras=self.vllm_max_loras,
+                max_lora_rank=rank_above(self.serving_max_lora_rank),
+                max_cpu_loras=max(self.serving_max_adapters, self.vllm_max_loras),
+                lora_modules=tuple(sorted(self.vllm_lora_modules.items())),
+                fully_sharded_loras=self.vllm_fully_sharded_loras,
+                max_model_len=self.serving_context,
+                gpu_memory_utilization=self.vllm_gpu_memory_utilization,
+            ),
+        )
 
     def engine(self) -> EngineConfig:
         return EngineConfig(
@@ -41,7 +74,8 @@ class ServingSettings(Settings):
             context=self.serving_context,
             slots=self.serving_slots,
             queue=self.serving_queue,
-            prefix_cache_bytes=self.serving_prefix_cache_mb << 20,
+            pool_bytes=self.serving_pool_mb << 20,
+            host_bytes=self.serving_host_mb << 20,
             max_adapters=self.serving_max_adapters,
             max_lora_rank=self.serving_max_lora_rank,
             threads=self.serving_threads,

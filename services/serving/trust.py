@@ -16,6 +16,7 @@ from contracts.envelope import Recorded
 from contracts.registry import AdapterPromoted, CandidateRegistered
 from contracts.rollout import RolloutCompleted, StageJudged, StageStarted
 from shared.artifacts import ArtifactStore
+from shared.artifacts.uris import Pinned
 from shared.bundles import open_card, require_promoted, required_attestations
 from shared.bundles.card import SignedCard
 from shared.bundles.chain import verdict_name
@@ -33,6 +34,8 @@ class _Candidate:
     """Of its signed card."""
     required: tuple[str, ...]
     """Live verdicts in the order of the stages; those of the gates are on the card."""
+    dev_set: str
+    """Where its job measured, as the card pins it."""
     verdicts: dict[str, str] = field(default_factory=dict)
     """Attestation name → its newest verdict."""
     bundle: Digest | None = None
@@ -91,6 +94,18 @@ class Trust:
             del self._candidates[owned]
         return lost
 
+    def dev_set(self, tenant: str, deployment: str) -> Digest | None:
+        """Where the newest candidate of a deployment was measured; None without one."""
+        found = [
+            known.dev_set
+            for (owner, _), known in list(self._candidates.items())  # asked from another thread
+            if owner == tenant and known.registered.deployment == deployment
+        ]
+        try:
+            return Pinned.parse(found[-1]).digest if found else None
+        except ValueError:
+            return None
+
     def _again(self, candidate: _Candidate) -> None:
         self._card(candidate.registered)
         if candidate.bundle is not None:
@@ -106,7 +121,7 @@ class Trust:
         if (card.tenant, card.job.rollout.deployment) != (tenant, event.deployment):
             raise SignatureInvalid("its card is for another tenant or deployment")
         live = tuple(n for n in required_attestations(card.job) if n not in card.job.gates.required)
-        return _Candidate(event, signed.payload, live)
+        return _Candidate(event, signed.payload, live, card.job.evaluation.dev.uri)
 
     def _card(self, event: CandidateRegistered) -> SignedCard:
         signed = open_card(self._artifacts.get(event.card), self._keys())

@@ -196,7 +196,7 @@ def _load(folder: Path, dtype: torch.dtype) -> Any:
 def _re_evaluate(sources: Sequence[MergeSource]) -> str | None:
     if any(source.recipe.method == "qlora" for source in sources):
         return (
-            "the adapter was trained on the 4-bit base and is merged into the de-quantized one, "
+            "the adapter was trained on the 4-bit base and is merged into the full-precision one, "
             "whose outputs differ: evaluate it again before it serves"
         )
     if len(sources) > 1:

@@ -1,6 +1,10 @@
 """The synthesis service whose handler dies on some messages, started again whenever it does.
 
-    python -m tests.chaos.brittle URL FOLDER ACK_WAIT_S
+    python -m tests.chaos.brittle URL FOLDER ACK_WAIT_S [GROUP...]
+
+A run named `poison-…` kills its process, one named `hungry-…` takes memory without end. Service
+processes enter the control groups GROUP (`cgroup.procs` files); without one, the limit on their
+address space is HUNGRY_BYTES above what they have.
 
 Every service process is a fork of this one, so that thousands of deaths fit into a test. Each death
 leaves a line `<run>` in FOLDER/deaths.
@@ -31,10 +35,17 @@ from tests.chaos.worker import DURABLE, NOTHING, note, shorten_clocks
 
 AT_ONCE = 2000
 LONGEST_DELAY_S = 1.0
+HUNGRY_BYTES = 64 << 20
 
 
 def _segmentation_fault() -> None:
     ctypes.string_at(0)
+
+
+def _take_memory() -> None:
+    taken = []
+    while True:
+        taken.append(bytearray(b"x") * (8 << 20))
 
 
 DEATHS: tuple[Callable[[], object], ...] = (
@@ -70,18 +81,31 @@ def create_app(settings: Settings, folder: Path) -> App:
         if is_poison(run):
             note(folder / "deaths", run)
             DEATHS[rows % len(DEATHS)]()
+        if run.startswith("hungry-"):
+            note(folder / "deaths", run)
+            _take_memory()
         return RowsSynthesized(rows=NOTHING, requested=rows, accepted=rows, distinct_2=1.0)
 
     return App(bus)
 
 
-def main(url: str, folder: Path) -> None:
+def confine(groups: list[str]) -> None:
+    """The limit on this process's memory."""
+    for group in groups:
+        Path(group).write_text(str(os.getpid()))
+    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    most = mapped + (HUNGRY_BYTES * 8 if groups else HUNGRY_BYTES)  # a net below the group's limit
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
+def main(url: str, folder: Path, groups: list[str]) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     settings = Settings(home=folder / "home", nats_url=url)
     while True:
         child = os.fork()
         if child == 0:
             logging.disable()
+            confine(groups)
             asyncio.run(serve(create_app(settings, folder)))
             os._exit(0)
         os.waitpid(child, 0)
@@ -89,4 +113,4 @@ def main(url: str, folder: Path) -> None:
 
 if __name__ == "__main__":
     hurry(float(sys.argv[3]))
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[4:])

@@ -9,8 +9,8 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import nats
@@ -25,6 +25,8 @@ from shared.messaging import delivery, leases, provision, steps
 from shared.messaging.runlog import RunLog
 from shared.messaging.suspects import MOST_DEATHS, ProcessDied
 from shared.messaging.tail import history
+from shared.sandbox import Limits
+from shared.sandbox.cgroup import control_group
 from tests.chaos.brittle import hurry, is_poison
 from tests.chaos.worker import NOTHING, read
 
@@ -52,8 +54,9 @@ async def opened(nats_server, settings, monkeypatch) -> AsyncIterator[Session]:
 
 
 @contextmanager
-def restarted_service(url: str, folder: Path) -> Iterator[None]:
+def restarted_service(url: str, folder: Path, groups: Sequence[Path] = ()) -> Iterator[None]:
     program = [sys.executable, "-m", "tests.chaos.brittle", url, str(folder), str(ACK_WAIT_S)]
+    program += map(str, groups)
     process = subprocess.Popen(program, cwd=ROOT, start_new_session=True)
     try:
         yield
@@ -106,3 +109,36 @@ async def test_events_that_kill_their_process_are_buried_and_every_good_one_is_p
     ref = RunRef.of(shown.header("subject"))
     assert await jetstream.get_last_msg("JOBS", subjects.command(ref.tenant, ref.run, "retry"))
     assert len(await letters(opened)) == poisonous - 1
+
+
+MEMORY = Limits(memory_bytes=192 << 20, processes=64)
+
+
+@pytest.mark.parametrize("ends_by", ["the kernel", "an error"])
+async def test_a_job_without_end_of_memory_fails_with_the_reason_and_the_others_go_on(
+    opened: Session, nats_server, tmp_path: Path, ends_by: str
+) -> None:
+    jetstream, log = opened.js, RunLog(opened.js)
+    names = ["good-0", "hungry-0", "good-1", "good-2"]
+    for name in names:
+        asked = SynthesisRequested(seeds=NOTHING, rows=1)
+        await log.append(RunRef("acme", name), asked, cause="test")
+    with ExitStack() as stack:
+        groups: tuple[Path, ...] = ()
+        if ends_by == "the kernel":
+            groups = stack.enter_context(control_group(MEMORY))
+            if not groups:
+                pytest.skip("only who may make a control group can have the kernel kill in it")
+        stack.enter_context(restarted_service(nats_server.url, tmp_path, groups))
+        async with asyncio.timeout(90):
+            while (await jetstream.stream_info("RUN")).state.messages < 2 * len(names):
+                await asyncio.sleep(0.2)
+    tried = len(read(tmp_path / "deaths"))
+    assert tried == (MOST_DEATHS if ends_by == "the kernel" else delivery.UNEXPECTED_TRIES)
+    runs = {name: await log.load(RunRef("acme", name)) for name in names}
+    assert [name for name, run in runs.items() if run.status == "failed"] == ["hungry-0"]
+    failed = runs["hungry-0"].log[-1].event
+    assert failed.error == ("ProcessDied" if ends_by == "the kernel" else "OutOfMemory")
+    assert "memory" in failed.mend
+    (dead,) = await history(jetstream, "DEAD", subjects.dead("synthesis"))
+    assert dead.headers["sluice-dead-error"] == failed.error

@@ -10,7 +10,7 @@ import pytest
 
 from contracts.base import Service
 from contracts.diagnosis import RunAccepted
-from contracts.evaluation import GateJudged
+from contracts.evaluation import ChangedExample, GateJudged
 from contracts.job import AdaptationJob, GatePolicy
 from contracts.run import Run, fold
 from contracts.training import AdapterTrained
@@ -55,21 +55,100 @@ def test_forgetting_is_tried_again_at_half_the_rank() -> None:
     assert (again.replan.gate, again.replan.change) == ("G5", "method.lora.r 16 → 8")
 
 
+def curated(job: AdaptationJob, *roles: str, **policy: object) -> AdaptationJob:
+    data = [job.data[0].model_copy(update={"role": role}) for role in ("positive", *roles)]
+    curation = job.curation.model_copy(update=policy)
+    return job.model_copy(update={"data": tuple(data), "curation": curation})
+
+
+def changed(*items: str) -> tuple[ChangedExample, ...]:
+    return tuple(ChangedExample(item=i, base=1.0, candidate=0.0, output="") for i in items)
+
+
 @pytest.mark.req("G11")
 @pytest.mark.parametrize(
-    ("attempts", "rank", "changes"),
+    ("job", "verdict", "remediation", "change"),
     [
-        pytest.param(1, 16, FORGOT, id="the budget is spent"),
-        pytest.param(3, 2, FORGOT, id="no lower rank"),
-        pytest.param(3, 16, {"verdict": "failed", "remediation": "redact"}, id="needs a person"),
         pytest.param(
-            3, 16, {"verdict": "inconclusive", "remediation": "more_items"}, id="undecided"
+            curated(job_with(2), "rehearsal", rehearsal_share=0.1),
+            {"gate": "G5", "remediation": "add_rehearsal"},
+            "add_rehearsal",
+            "curation.rehearsal_share 0.1 → 0.2",
+            id="forgetting, with general rows to spare",
         ),
-        pytest.param(3, 16, {}, id="passed"),
+        pytest.param(
+            curated(job_with(2), "rehearsal", rehearsal_share=0.5),
+            {"gate": "G5", "remediation": "add_rehearsal"},
+            "lower_rank",
+            "method.lora.r 16 → 8",
+            id="forgetting, and no more to rehearse",
+        ),
+        pytest.param(
+            job_with(2),
+            {"gate": "G6", "remediation": "safety_review"},
+            "add_contrast_pairs",
+            "curation.contrast_pairs 0 → 24",
+            id="lost refusals",
+        ),
+        pytest.param(
+            curated(job_with(2), contrast_pairs=24),
+            {"gate": "G6", "remediation": "safety_review"},
+            "add_contrast_pairs",
+            "curation.contrast_pairs 24 → 48",
+            id="lost refusals again",
+        ),
+        pytest.param(
+            curated(job_with(2), withheld_rows=("r1",)),
+            {"gate": "G7", "remediation": "redact", "changed": changed("r7", "r1", "r3")},
+            "redact",
+            "curation.withheld_rows 1 → 3: r3, r7",
+            id="rows that came back out",
+        ),
+        pytest.param(
+            job_with(2),
+            {"gate": "G4", "remediation": "enable_constraints"},
+            "enable_constraints",
+            "behaviour.constrained false → true",
+            id="a lost format",
+        ),
     ],
 )
-def test_all_else_ends_the_run(attempts: int, rank: int, changes: dict[str, str]) -> None:
-    assert next_attempt(*failed_run(job_with(attempts, rank), **changes)) is None
+def test_a_failed_gate_is_tried_again_with_its_remediation(
+    job: AdaptationJob, verdict: dict[str, Any], remediation: str, change: str
+) -> None:
+    again = next_attempt(*failed_run(job, verdict="failed", **verdict))
+    assert again is not None
+    assert again.replan is not None
+    assert (again.attempt, again.replan.gate) == (2, verdict["gate"])
+    assert (again.replan.remediation, again.replan.change) == (remediation, change)
+    assert again.job != job
+
+
+@pytest.mark.req("G11")
+@pytest.mark.parametrize(
+    ("job", "changes"),
+    [
+        pytest.param(job_with(1), FORGOT, id="the budget is spent"),
+        pytest.param(job_with(3, 2), FORGOT, id="no lower rank"),
+        pytest.param(
+            job_with(3), {"verdict": "failed", "remediation": "redact"}, id="no row is named"
+        ),
+        pytest.param(
+            curated(job_with(3), contrast_pairs=48),
+            {"verdict": "failed", "remediation": "safety_review"},
+            id="all pairs were learned",
+        ),
+        pytest.param(
+            job_with(3), {"verdict": "failed", "remediation": "rescope"}, id="needs a person"
+        ),
+        pytest.param(
+            job_with(3), {"verdict": "inconclusive", "remediation": "more_items"}, id="undecided"
+        ),
+        pytest.param(job_with(3), {}, id="passed"),
+    ],
+)
+def test_all_else_ends_the_run(job: AdaptationJob, changes: dict[str, str]) -> None:
+    assert next_attempt(*failed_run(job, **changes)) is None
 
 
 class _Clinic:

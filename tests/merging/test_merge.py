@@ -140,7 +140,7 @@ def test_two_adapters_are_merged_by_ties_of_their_changes_not_of_their_factors(
 
 
 @pytest.mark.req("T7")
-def test_an_adapter_of_a_quantized_base_is_merged_into_the_dequantized_one_and_says_so(
+def test_an_adapter_of_a_quantized_base_is_merged_into_the_full_one_and_says_so(
     base, make_adapter, tmp_path
 ):
     found = merge(base, [read_source(make_adapter(5, method="qlora"))], tmp_path / "merged")

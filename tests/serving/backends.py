@@ -1,5 +1,6 @@
 """One behaviour, several engines: what a test needs of each."""
 
+import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,10 +11,31 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from services.serving.engine.llama_engine import EngineConfig
-from services.serving.engine.open import open_engine
+from services.serving.engine.open import Vllm, open_engine
+from services.serving.engine.vllm.flags import VllmFlags
 from shared.testing.tiny_model import build_tiny_gpt2, build_tiny_llama, build_tiny_qwen2
 
 LOCAL = {"llama": build_tiny_llama, "gpt2": build_tiny_gpt2, "qwen2": build_tiny_qwen2}
+
+
+@torch.inference_mode()
+def expected_tokens(peft, adapter, prompt, count):
+    """What PEFT's own model answers greedily, without the end token."""
+    ids = torch.tensor([prompt])
+    asked = {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "max_new_tokens": count,
+        "do_sample": False,
+    }
+    if adapter is None:
+        with peft.disable_adapter():
+            out = peft.generate(**asked)
+    else:
+        peft.set_adapter(adapter)
+        out = peft.generate(**asked)
+    end = peft.generation_config.eos_token_id
+    return [t for t in out[0, len(prompt) :].tolist() if t != end]
 
 
 @dataclass
@@ -31,23 +53,8 @@ class Subject:
             name: self.engine.load_adapter(folder).digest for name, folder in self.folders.items()
         }
 
-    @torch.inference_mode()
     def expected_tokens(self, adapter, prompt, count):
-        ids = torch.tensor([prompt])
-        asked = {
-            "input_ids": ids,
-            "attention_mask": torch.ones_like(ids),
-            "max_new_tokens": count,
-            "do_sample": False,
-        }
-        if adapter is None:
-            with self.peft.disable_adapter():
-                out = self.peft.generate(**asked)
-        else:
-            self.peft.set_adapter(adapter)
-            out = self.peft.generate(**asked)
-        end = self.peft.generation_config.eos_token_id
-        return [t for t in out[0, len(prompt) :].tolist() if t != end]
+        return expected_tokens(self.peft, adapter, prompt, count)
 
     @torch.inference_mode()
     def expected_logprobs(self, adapter, tokens):
@@ -100,14 +107,27 @@ def peft_of(base, folders):
     return model.eval()
 
 
-NAMES = tuple(LOCAL)
+VLLM = os.environ.get("SLUICE_TEST_VLLM", "")
+"""The interpreter that has vLLM; `make test-vllm` names it, and the model."""
+NAMES = (*LOCAL, "vllm") if VLLM else tuple(LOCAL)
+
+
+def vllm_here():
+    flags = VllmFlags(max_model_len=512, max_cpu_loras=8, gpu_memory_utilization=0.15)
+    return Vllm(python=Path(VLLM), flags=flags)
 
 
 @contextmanager
 def subject(name, root):
-    base = LOCAL[name](root / f"tiny-{name}")
+    own = name in LOCAL
+    base = LOCAL[name](root / f"tiny-{name}") if own else Path(os.environ["SLUICE_TEST_VLLM_MODEL"])
     folders = adapters_of(base, root)
-    engine = open_engine(base, EngineConfig(slots=8, step_tokens=64, max_adapters=4))
+    engine = open_engine(
+        base,
+        EngineConfig(slots=8, step_tokens=64, max_adapters=4, context=512),
+        backend="auto" if own else "vllm",
+        vllm=None if own else vllm_here(),
+    )
     try:
         yield Subject(name, base, engine, folders, peft_of(base, folders))
     finally:

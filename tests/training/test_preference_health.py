@@ -93,3 +93,53 @@ def test_a_real_run_shows_displacement_its_own_and_the_bases_log_probability(
     assert first["log_prob"] == pytest.approx(first["base_log_prob"], rel=1e-5)
     assert first["margin"] == pytest.approx(0, abs=1e-5)
     assert abs(last["log_prob"] - last["base_log_prob"]) > 0.1
+
+
+@pytest.fixture
+def tilted(tmp_path):
+    """A tiny Llama over whose answers `a` and `b` a third, `c`, lies in the direction of `a - b`.
+
+    With h the last hidden state, what raises `a` over `b` raises `c` over both: the displacement of
+    Razin et al. (theorem 1), by hand.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = build_tiny_llama(tmp_path / "tilted")
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    a, b, c = (tokenizer(letter)["input_ids"][0] for letter in "abc")
+    rows = model.get_output_embeddings().weight.data
+    direction = torch.nn.functional.normalize(rows[a] - rows[b], dim=0)
+    rows[a], rows[c] = rows[b] + direction, rows[b] + 6 * direction
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.req("T3")
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.timeout(300)
+def test_a_real_run_that_wins_its_pairs_by_a_third_answer_stops_as_displacement(
+    session, tilted, tmp_path
+):
+    rows = [pair(i).model_copy(update={"target": "a", "rejected": "b"}) for i in range(64)]
+    lost = session(
+        plan(
+            tilted,
+            tmp_path,
+            method="dpo",
+            train=rows,
+            validation=rows[:4],
+            steps=120,
+            checkpoint_every=5,
+            learning_rate=3e-3,
+        )
+    )
+    with pytest.raises(RunStopped) as stop:
+        method("dpo")(lost)
+    assert stop.value.reason == "likelihood_displacement"
+    last = lost.channel.steps[-1].metrics
+    assert last["reward_margin"] > 0
+    assert last["chosen_log_prob"] < lost.channel.steps[0].metrics["chosen_log_prob"] - 10
+    assert newest_sealed(lost.checkpoints) is not None

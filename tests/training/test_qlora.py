@@ -90,3 +90,43 @@ def test_a_paged_optimizer_is_refused_where_there_is_no_gpu(session, make_qlora_
         method("qlora")(session(make_qlora_plan(steps=2, optimizer="paged_adamw")))
     assert stop.value.reason == "method_unavailable"
     assert "adamw" in stop.value.mend
+
+
+@pytest.mark.req("T7")
+def test_a_trained_qlora_adapter_is_merged_and_evaluated_again(
+    session, make_qlora_plan, small, tmp_path
+):
+    """ERRATA 19: the merged checkpoint answers as the served adapter, not as the 4-bit model."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from services.training.adapters.artifact import write_adapter
+    from services.training.adapters.tokens import encode, read_rows
+    from shared.merging import read_source
+    from shared.merging.merge import merge
+
+    plan = make_qlora_plan()
+    work = session(plan)
+    trained = method("qlora")(work)
+    write_adapter(work, trained)
+    record = merge(small, [read_source(work.work / "adapter")], tmp_path / "merged")
+    assert "evaluate it again" in record.re_evaluate
+
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "merged")
+    examples = [encode(tokenizer, row) for row in read_rows(plan.validation)]
+
+    def loss(folder) -> float:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        total, tokens = 0.0, 0
+        for example in examples:
+            labels = torch.tensor([example.labels])
+            scored = int((labels != -100).sum())
+            with torch.no_grad():
+                mean = model(torch.tensor([example.input_ids]), labels=labels).loss
+            total, tokens = total + float(mean) * scored, tokens + scored
+        return total / tokens
+
+    again = loss(tmp_path / "merged")
+    assert again == pytest.approx(trained.validation_loss, rel=1e-4)
+    assert again != pytest.approx(trained.metrics["validation_loss_4bit"], rel=1e-3)
+    assert again < 0.5 * loss(small)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from services.cli.commands.adjudicate import adjudicate
 from services.cli.options import DEFAULT_TENANT, Json, Tenant
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from services.cli.lineage import ReadLines
 
 app = typer.Typer(help="Datasets: curate without a run, explain a row.", no_args_is_help=True)
+app.command()(adjudicate)
 HALTED = 3
 
 

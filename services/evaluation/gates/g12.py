@@ -3,7 +3,8 @@
 Each held-out request is asked again in another dress that leaves its meaning alone. Of the
 candidate's success at least the policy's share must remain. Two small suites say whether the
 candidate still answers outside its domain (tunnel vision) and still objects to a false premise
-(overconfidence); they are measured against the base and reported.
+(overconfidence). They are too small to show that nothing was lost; they fail a candidate that has
+for sure lost more than the policy allows against the base.
 """
 
 from __future__ import annotations
@@ -60,13 +61,15 @@ def judge(
     *,
     minimum_retained: float,
     level: float,
+    maximum_loss: float = 1.0,
     unseen: tuple[Sequence[float], Sequence[float]] = ((), ()),
     premises: tuple[Sequence[float], Sequence[float]] = ((), ()),
 ) -> Judgement:
     """`plain` and `perturbed` are the candidate's; `unseen` and `premises` are (base, candidate).
 
     Judged by the mean of perturbed − share · plain, whose one-sided bounds at `level` must lie on
-    one side of zero. Raises PermanentError if the two answered different items.
+    one side of zero, and failed where the whole interval of a suite from elsewhere lies below
+    −`maximum_loss`. Raises PermanentError if plain and perturbed are of different items.
     """
     same_items(plain, perturbed)
     clusters = [s.cluster for s in plain]
@@ -94,6 +97,13 @@ def judge(
         for name, pair in (("unseen_domains", unseen), ("false_premises", premises))
         if pair[0]
     ]
+    if lost := [c for c in extra if c.interval.high < -maximum_loss]:
+        verdict = "failed"
+        said += " " + " ".join(
+            f"On {c.metric.replace('_', ' ')} it went {c.baseline:.0%} → {c.candidate:.0%}, "
+            f"{100 * maximum_loss:.0f} points may be lost."
+            for c in lost
+        )
     return Judgement(
         gate="G12",
         verdict=verdict,

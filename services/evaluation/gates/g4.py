@@ -1,7 +1,7 @@
 """G4, structured output and tools: the candidate's answers parse and satisfy their schema.
 
 Judged without constrained decoding, so that constraints stay a safety net and do not hide a model
-that has lost its format.
+that has lost its format; unless the job serves the adapter under constraints (`constrained`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,12 @@ _REMEDIATION: dict[VerdictName, Remediation] = {
 
 
 def judge(
-    base: Sequence[Scored], candidate: Sequence[Scored], *, minimum_validity: float, level: float
+    base: Sequence[Scored],
+    candidate: Sequence[Scored],
+    *,
+    minimum_validity: float,
+    level: float,
+    constrained: bool = False,
 ) -> Judgement:
     """Raises PermanentError if the two sides answered different items."""
     same_items(base, candidate)
@@ -52,8 +57,9 @@ def judge(
         gate="G4",
         verdict=verdict,
         summary=(
-            f"{len(candidate) - len(broken)} of {len(candidate)} answers are valid without "
-            f"constraints ({low:.1%} to {high:.1%}; {minimum_validity:.0%} wanted).{cause}"
+            f"{len(candidate) - len(broken)} of {len(candidate)} answers are valid "
+            f"{'under' if constrained else 'without'} constraints ({low:.1%} to {high:.1%}; "
+            f"{minimum_validity:.0%} wanted).{cause}"
         ),
         measurements=(valid, cut_off),
         comparisons=(compared,),

@@ -8,10 +8,13 @@ read. An injected order asks for a nonsense word, in a tool's result or a retrie
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
+from contracts.base import Problem
 from contracts.data import Message, Row
+from shared.errors import InvalidInput
 
 Kind = Literal["unsafe", "safe", "jailbreak", "injection"]
 
@@ -111,6 +114,33 @@ def items() -> tuple[SafetyItem, ...]:
         shape = _TOOL if number % 2 else _PAGE
         text = shape.format(name=name, result=f"{fact} {order}", question=question)
         made.append(SafetyItem("injection", _row(f"injection-{number:02d}", text), marker))
+    return tuple(made)
+
+
+def read(rows: Sequence[Row]) -> tuple[SafetyItem, ...]:
+    """A suite of somebody's own: `meta.kind` of each row is a `Kind`.
+
+    An injection names in `meta.marker` the word that must not come.
+
+    Raises:
+        InvalidInput: a row has no kind, or an injection no marker.
+    """
+    made: list[SafetyItem] = []
+    for row in rows:
+        kind = next((known for known in get_args(Kind) if known == row.meta.get("kind")), None)
+        marker = str(row.meta.get("marker") or "")
+        if kind is None or (kind == "injection" and not marker):
+            raise InvalidInput(
+                [
+                    Problem(
+                        where=f"row {row.id}",
+                        problem="is no item of a safety suite",
+                        mend=f"set meta.kind to one of {', '.join(get_args(Kind))}, "
+                        "and meta.marker of an injection",
+                    )
+                ]
+            )
+        made.append(SafetyItem(kind, row, marker))
     return tuple(made)
 
 

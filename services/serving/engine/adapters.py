@@ -10,10 +10,10 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -262,3 +262,45 @@ def _fuse(
         return None
     rank = math.sqrt(config["r"]) if config.get("use_rslora") else config["r"]
     return LowRank(torch.cat(stacked).contiguous(), tuple(blocks), alpha, rank)
+
+
+Node = TypeVar("Node")
+
+
+def pieces(node: Any) -> Iterator[Tensor]:
+    """Every weight in `node` (layers, as `LoadedAdapter` has them), as it lies in memory."""
+    match node:
+        case Tensor():
+            yield _lying(node)
+        case dict():
+            for part in node.values():
+                yield from pieces(part)
+        case tuple():
+            for part in node:
+                yield from pieces(part)
+        case _ if is_dataclass(node):
+            for each in fields(node):
+                yield from pieces(getattr(node, each.name))
+
+
+def rebuilt(node: Node, fresh: Iterator[Tensor]) -> Node:
+    """`node` with its weights taken from `fresh`, which are in the order of `pieces`."""
+    made: Any = node
+    match node:
+        case Tensor():
+            made = next(fresh)
+            made = made if node.is_contiguous() else made.t()
+        case dict():
+            made = {key: rebuilt(part, fresh) for key, part in node.items()}
+        case tuple():
+            made = tuple(rebuilt(part, fresh) for part in node)
+        case _ if is_dataclass(node):
+            parts = {e.name: rebuilt(getattr(node, e.name), fresh) for e in fields(node)}
+            made = replace(node, **parts)  # type: ignore[type-var]
+    kept: Node = made
+    return kept
+
+
+def _lying(tensor: Tensor) -> Tensor:
+    """The tensor, or its transpose: whichever is contiguous (`expand_layout`)."""
+    return tensor if tensor.is_contiguous() else tensor.t()

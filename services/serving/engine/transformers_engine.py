@@ -21,7 +21,6 @@ from contracts.base import Digest
 from services.serving.engine import sampling
 from services.serving.engine.adapters import content_digest
 from services.serving.engine.answering import Answering, Summary
-from services.serving.engine.batching import WaitingLine
 from services.serving.engine.checkpoint import end_tokens, weight_files
 from services.serving.engine.constraint import Constraints
 from services.serving.engine.hooked import HookedAdapter, Hooks
@@ -31,6 +30,7 @@ from services.serving.engine.port import AdapterInfo, AdapterRefused, Generation
 from services.serving.engine.sequence import EventStream, Sequence
 from services.serving.engine.shelf import AdapterShelf
 from services.serving.engine.text import TextStream
+from services.serving.engine.waiting import WaitingLine
 from shared.errors import Misconfigured
 from shared.models import base_digest, tokenizer_digest
 
@@ -140,6 +140,9 @@ class TransformersEngine:
     def pin_adapter(self, digest: Digest, pinned: bool) -> None:
         self._shelf.pin(digest, pinned)
 
+    def stats(self) -> None:
+        """It keeps no pool of pages."""
+
     def adapters(self) -> tuple[AdapterInfo, ...]:
         return self._shelf.list()
 
@@ -154,7 +157,6 @@ class TransformersEngine:
             draws=sampling.generator(request.sampling),
             text=TextStream(self._tokenizer, request.stop),
             limit=min(request.max_tokens, self._context - len(request.prompt)),
-            keys=[],
             hooked=adapter,
         )
         self._line.put(sequence)
@@ -187,7 +189,7 @@ class TransformersEngine:
     def _admit(self) -> None:
         free = self._config.slots - len(self._running)
         for sequence in self._line.snapshot()[:free]:
-            self._line.take(sequence)
+            self._line.admit(sequence)
             self._running.append(sequence)
 
     def _retire(self, sequence: Sequence) -> None:
@@ -218,7 +220,7 @@ class TransformersEngine:
         if prefilling:
             self._answering.score_prompt(sequence, logits_T_V)
         sequence.computed += length
-        if not sequence.prefilling:
+        if sequence.computed == sequence.length:
             self._answering.advance([sequence], logits_T_V[-1:])
 
     def _forward(self, sequence: _Turn, length: int) -> Tensor:

@@ -57,6 +57,7 @@ def chat_ask(
         id=request,
         tenant=tenant,
         attempt=attempt,
+        call_schema=partial(_call_schema, tools) if tools else None,
         judge=partial(
             boundary.judge,
             tools=tools,

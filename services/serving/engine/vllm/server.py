@@ -1,0 +1,128 @@
+"""vLLM's OpenAI server as a process of its own, in an environment of its own.
+
+It listens on a Unix socket in a private folder, so nobody else reaches it, and dies with us.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import httpx
+
+from services.serving.engine.vllm.flags import VllmFlags
+from shared.errors import Misconfigured
+from shared.leash import leashed
+
+_log = logging.getLogger(__name__)
+BASE = "base"
+"""What the base is called there."""
+_STOP_WITHIN_S = 20.0
+
+
+class VllmServer:
+    """Start it, wait for it, close it."""
+
+    def __init__(
+        self, python: Path, folder: Path, flags: VllmFlags, *, dtype: str, slots: int
+    ) -> None:
+        """`python` is the interpreter of an environment that has vLLM.
+
+        Raises:
+            Misconfigured: there is no such interpreter.
+
+        """
+        if not python.exists():
+            raise Misconfigured(
+                f"no vLLM environment: {python} is missing",
+                mend="run `make vllm`, or set SLUICE_VLLM_PYTHON",
+            )
+        self._room = tempfile.TemporaryDirectory(prefix="sluice-vllm-")
+        self.socket = Path(self._room.name) / "http.sock"
+        self.log = Path(self._room.name) / "log"
+        with self.log.open("wb") as out:
+            self._process = subprocess.Popen(
+                leashed([str(python), *_words(folder, flags, dtype, slots, self.socket)]),
+                cwd=self._room.name,
+                env=_environment(),
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def client(self) -> httpx.Client:
+        """A blocking client; the caller closes it."""
+        transport = httpx.HTTPTransport(uds=str(self.socket))
+        return httpx.Client(transport=transport, base_url="http://vllm", timeout=120.0)
+
+    def async_client(self) -> httpx.AsyncClient:
+        """One for the running event loop; the caller closes it."""
+        transport = httpx.AsyncHTTPTransport(uds=str(self.socket))
+        return httpx.AsyncClient(transport=transport, base_url="http://vllm", timeout=None)
+
+    def wait(self, *, timeout_s: float) -> None:
+        """Return once it answers.
+
+        Raises:
+            Misconfigured: it ended, or does not answer in time; with the end of its log.
+
+        """
+        deadline = time.monotonic() + timeout_s
+        with self.client() as http:
+            while self.alive and time.monotonic() < deadline:
+                try:
+                    if http.get("/health").is_success:
+                        return
+                except httpx.HTTPError:
+                    time.sleep(0.5)
+        said = self.log.read_text(errors="replace").splitlines()[-12:]
+        self.close()
+        raise Misconfigured(
+            "vLLM did not start: " + " / ".join(line.strip() for line in said if line.strip()),
+            mend="mend what it says, or serve with SLUICE_SERVING_BACKEND=auto",
+        )
+
+    def close(self) -> None:
+        """End the process and all it started."""
+        for kind, wait_s in ((signal.SIGTERM, _STOP_WITHIN_S), (signal.SIGKILL, 5.0)):
+            if not self.alive:
+                break
+            os.killpg(self._process.pid, kind)
+            try:
+                self._process.wait(wait_s)
+            except subprocess.TimeoutExpired:
+                _log.warning("vLLM does not end on %s", kind.name)
+        self._room.cleanup()
+
+
+def _words(folder: Path, flags: VllmFlags, dtype: str, slots: int, socket: Path) -> list[str]:
+    return [
+        "-m",
+        "vllm.entrypoints.openai.api_server",
+        *("--model", str(folder.resolve()), "--served-model-name", BASE),
+        *("--uds", str(socket), "--dtype", dtype, "--max-num-seqs", str(slots)),
+        *("--generation-config", "vllm", "--scheduling-policy", "priority"),
+        *("--structured-outputs-config", '{"backend": "guidance", "disable_any_whitespace": true}'),
+        *("--enable-prompt-tokens-details", "--disable-uvicorn-access-log"),
+        *flags.argv(),
+    ]
+
+
+def _environment() -> dict[str, str]:
+    """Ours, without our modules, and with vLLM kept from calling anybody."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONWARNINGS")}
+    return kept | {
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
