@@ -91,6 +91,9 @@ class Answers:
         self._first_token = meter.create_histogram(
             "gen_ai.server.time_to_first_token", "s", "From the request to its first token."
         )
+        self._per_token = meter.create_histogram(
+            "gen_ai.server.time_per_output_token", "s", "Between tokens, after the first."
+        )
         self._tokens = meter.create_histogram(
             "gen_ai.client.token.usage", "{token}", "Tokens read and written."
         )
@@ -121,6 +124,9 @@ class Answers:
         self._duration.record(signal.latency_ms / 1e3, {**about, **failed})
         if signal.time_to_first_token_ms is not None:
             self._first_token.record(signal.time_to_first_token_ms / 1e3, about)
+            if signal.completion_tokens > 1:
+                after_ms = signal.latency_ms - signal.time_to_first_token_ms
+                self._per_token.record(after_ms / 1e3 / (signal.completion_tokens - 1), about)
         self._tokens.record(signal.prompt_tokens, {**about, "gen_ai.token.type": "input"})
         self._tokens.record(signal.completion_tokens, {**about, "gen_ai.token.type": "output"})
         self._verdicts.add(1, {**about, "sluice.verdict": _verdict(signal)})
