@@ -6,6 +6,7 @@ It listens on a Unix socket in a private folder, so nobody else reaches it, and 
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import tempfile
 import time
@@ -82,17 +83,23 @@ class VllmServer:
         deadline = time.monotonic() + timeout_s
         with self.client() as http:
             while self.alive and time.monotonic() < deadline:
-                try:
-                    if http.get("/health").is_success:
-                        return
-                except httpx.HTTPError:
-                    time.sleep(0.5)
+                if self._listens() and http.get("/health").is_success:
+                    return
+                time.sleep(0.5)
         said = self.log.read_text(errors="replace").splitlines()[-12:]
         self.close()
         raise Misconfigured(
             "vLLM did not start: " + " / ".join(line.strip() for line in said if line.strip()),
             mend="mend what it says, or serve with SLUICE_SERVING_BACKEND=auto",
         )
+
+    def _listens(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(str(self.socket))
+            except OSError:
+                return False
+            return True
 
     def close(self) -> None:
         """End the process and all it started."""
