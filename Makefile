@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY ?= passive
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup assets demo test lint types docs bench chaos vllm test-vllm soak compose-up compose-down test-containers clean
+.PHONY: help setup assets demo test lint types docs bench chaos rollouts vllm test-vllm soak compose-up compose-down test-containers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,7 @@ docs: setup ## regenerate schemas, docs/requirements.md and the Kubernetes manif
 bench: setup ## print the benchmark ratios (benchmarks/RESULTS.md says how to read them)
 	$(BIN)/python benchmarks/bus.py
 	$(BIN)/python benchmarks/serving.py --home $(HOME_)
+	$(BIN)/python benchmarks/shadow.py --home $(HOME_)
 	$(BIN)/python benchmarks/memory.py --home $(HOME_)
 	$(BIN)/python benchmarks/monitoring.py
 	$(BIN)/python benchmarks/curation.py
@@ -72,14 +73,17 @@ test-vllm: setup vllm ## the engine's behaviour tests on a real vLLM (set MODEL 
 soak: setup ## half an hour of serving 500 adapters with loads, unloads, cancels and kills (MINUTES=30)
 	$(BIN)/python -m tests.serving.soak --minutes $(or $(MINUTES),30)
 
+rollouts: setup ## roll out 20 injected regressions and 50 healthy candidates on real requests
+	$(BIN)/python benchmarks/rollouts.py
+
 test-containers: setup ## build the images and test the core of the compose stack on a Docker engine
 	@sh deploy/test-containers.sh
 
-compose-up: assets ## start the compose stack with all services (PROFILE=observe adds Grafana and Jaeger)
+compose-up: assets ## start the compose stack with all services (PROFILE=observe adds Grafana and Jaeger, gpu vLLM)
 	@sh deploy/compose.sh $(if $(PROFILE),--profile $(PROFILE)) up -d --build
 
 compose-down: ## stop the compose stack; its volumes stay
-	@sh deploy/compose.sh --profile observe down
+	@sh deploy/compose.sh --profile observe --profile gpu down
 
 clean: ## remove the environment, caches and the local home
 	rm -rf $(VENV) .sluice .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

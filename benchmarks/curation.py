@@ -6,8 +6,12 @@ ours). The corpus has planted near duplicates (a tenth of the rows, three words 
 e-mail addresses (in a third). Both sides run in one process, warmed on a tenth of the corpus; the
 peer's settings are its MinHash defaults, 14 buckets of 8 hashes over 5-grams of words.
 
-*Removed* is the share of planted duplicates that went, *lost* the rows that went and were none,
-*left* the addresses still there. Peak is the process's resident size.
+`python benchmarks/curation.py --memory 20 200` gives the peak of the whole pipeline instead, for
+corpora of 20 and 200 MiB; each is made, curated and measured in a process of its own.
+
+A busy neighbour slows both sides, and not always alike; the rows for a second of processor do not
+see it. *Removed* is the share of planted duplicates that went, *lost* the rows that went and were
+none, *left* the addresses still there. Peak is the resident size of the process.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from statistics import median
 
@@ -67,12 +72,17 @@ def corpus(folder: Path, rows: int) -> Corpus:
 
 
 def ours(source: Path, out: Path, *, redact: bool) -> None:
-    """Our stages over the corpus, rows written as they come."""
+    """Our stages over the corpus as the pipeline runs them: shards on disk, each committed."""
     from contracts.data import Row
     from services.curation.adapters.pii import PiiDetector
+    from services.curation.checking import SHARD_ROWS
     from services.curation.duplicates import exact_duplicates, near_duplicates
+    from services.curation.firsts import Firsts
     from services.curation.redaction import Audit, redaction
-    from services.curation.rows import TracedRow, through
+    from services.curation.refusals import RefusalLog
+    from services.curation.rows import TracedRow
+    from services.curation.workbench import Workbench
+    from shared.similarity.minhash import NearDuplicates
 
     def rows():
         with (source / "rows.jsonl").open(encoding="utf-8") as lines:
@@ -80,15 +90,22 @@ def ours(source: Path, out: Path, *, redact: bool) -> None:
                 given = json.loads(line)
                 turn = ({"role": "user", "content": given["text"]},)
                 row = Row(id=given["id"], messages=turn, target="")
-                yield TracedRow(row, "rows.jsonl", number, "sha256:" + "0" * 64, "positive")
+                yield TracedRow(
+                    row, "rows.jsonl", number, "sha256:" + "0" * 64, "positive", number=number
+                )
 
-    stages = [redaction(PiiDetector(), Audit())] if redact else []
-    stream, _ = through([*stages, exact_duplicates(), near_duplicates(THRESHOLD)], rows())
     out.mkdir(parents=True, exist_ok=True)
-    with (out / "kept.jsonl").open("w", encoding="utf-8") as kept:
-        for traced in stream:
-            text = traced.row.messages[0].content
-            kept.write(json.dumps({"id": traced.row.id, "text": text}) + "\n")
+    with Workbench(out / "work", "benchmark") as bench, (out / "kept.jsonl").open("w") as kept:
+        audit, near = Audit(), NearDuplicates(THRESHOLD, bench.db)
+        stages = [redaction(PiiDetector(), audit)] if redact else []
+        stages += [exact_duplicates(Firsts(bench.db, "contents")), near_duplicates(THRESHOLD, near)]
+        stream, shard = rows(), 0
+        while batch := list(islice(stream, SHARD_ROWS)):
+            bench.run("all", shard, stages, iter(batch), audit, RefusalLog(), lambda _: None)
+            for traced in bench.rows("all", shard):
+                text = traced.row.messages[0].content
+                kept.write(json.dumps({"id": traced.row.id, "text": text}) + "\n")
+            shard += 1
 
 
 def peer(source: Path, out: Path, *, redact: bool) -> None:
@@ -129,11 +146,17 @@ def work(side: str, folder: Path, out: Path, *, redact: bool) -> None:
     """One side, warmed up and then timed. One JSON object on the last line."""
     run = ours if side == "ours" else peer
     run(folder / "warm", out / "warm", redact=redact)
-    began = time.perf_counter()
+    began, used = time.perf_counter(), _cpu_s()
     run(folder / "full", out / "full", redact=redact)
-    took = time.perf_counter() - began
+    took, used = time.perf_counter() - began, _cpu_s() - used
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print("\n" + json.dumps({"seconds": took, "peak_mib": peak}))
+    print("\n" + json.dumps({"seconds": took, "cpu_s": used, "peak_mib": peak}))
+
+
+def _cpu_s() -> float:
+    """Seconds of processor that this process and its children have used."""
+    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return sum(u.ru_utime + u.ru_stime for u in map(resource.getrusage, kinds))
 
 
 def measure(
@@ -153,11 +176,40 @@ def measure(
     copies = sum(name.startswith("copy") for name in ids)
     return {
         "rows_per_s": whole.rows / found["seconds"],
+        "rows_per_cpu_s": whole.rows / found["cpu_s"],
         "peak_mib": found["peak_mib"],
         "removed": 1 - copies / whole.duplicates,
         "lost": whole.rows - whole.duplicates - (len(ids) - copies),
         "left": sum("@kite-mail.org" in row["text"] for row in rows),
     }
+
+
+def memory(folder: Path, mebibytes: float) -> dict[str, float]:
+    """The whole pipeline, every stage with the real detector, over a corpus of a size."""
+    command = [sys.executable, "-m", "tests.curation.streaming", str(folder), str(mebibytes)]
+    folder.mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    began = time.perf_counter()
+    done = subprocess.run(
+        [*command, "--detector", "real"], check=True, capture_output=True, text=True,
+        env=environment, cwd=Path(__file__).parents[1],
+    )  # fmt: skip
+    took = time.perf_counter() - began
+    found = json.loads(done.stdout.splitlines()[-1])
+    rows = found["stages"]["contamination"][0]
+    work = sum(path.stat().st_size for path in (folder / "work").rglob("*") if path.is_file())
+    return {"rows": rows, "peak_mib": found["peak_mib"], "disk_mib": work / (1 << 20),
+            "rows_per_s": rows / took}  # fmt: skip
+
+
+def memories(sizes: list[float]) -> None:
+    """Print what each size of corpus took."""
+    print("| corpus MiB | rows | peak MiB | on disk MiB | rows/s |\n|---|---|---|---|---|")
+    for size in sizes:
+        with tempfile.TemporaryDirectory() as made:
+            found = memory(Path(made) / "corpus", size)
+        print(f"| {size:g} | {found['rows']:,} | {found['peak_mib']:.0f} | "
+              f"{found['disk_mib']:.0f} | {found['rows_per_s']:.0f} |", flush=True)  # fmt: skip
 
 
 def main() -> int:
@@ -169,7 +221,13 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--redact", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--memory", type=float, nargs="+", metavar="MIB", help="instead: the peak for these sizes"
+    )
     given = parser.parse_args()
+    if given.memory:
+        memories(given.memory)
+        return 0
     if given.side:
         work(given.side, given.folder, given.out, redact=given.redact)
         return 0
@@ -179,8 +237,8 @@ def main() -> int:
         corpus(folder / "warm", given.rows // 10)
         whole = corpus(folder / "full", given.rows)
         print(f"{whole.rows} rows, {whole.duplicates} duplicates, {whole.addresses} addresses\n")
-        print("| work | side | rows/s (smallest .. largest) | peak MiB | removed | lost | left |")
-        print("|---|---|---|---|---|---|---|")
+        print("| work | side | rows/s (smallest .. largest) | rows for a second of processor | "
+              "peak MiB | removed | lost | left |\n|---|---|---|---|---|---|---|---|")  # fmt: skip
         for redact, name in ((False, "duplicates"), (True, "redaction and duplicates")):
             runs: dict[str, list[dict[str, float]]] = {side: [] for side, _ in sides}
             for _ in range(given.repeats):  # in turn, so that a busy neighbour hits both
@@ -190,14 +248,18 @@ def main() -> int:
                 rates = [run["rows_per_s"] for run in found]
                 spread = f"{median(rates):,.0f} ({min(rates):,.0f} .. {max(rates):,.0f})"
                 last = found[-1]
-                print(f"| {name} | {side} | {spread} | {last['peak_mib']:.0f} | "
+                busy = median(run["rows_per_cpu_s"] for run in found)
+                print(f"| {name} | {side} | {spread} | {busy:,.0f} | {last['peak_mib']:.0f} | "
                       f"{last['removed']:.1%} | {last['lost']:.0f} | {last['left']:.0f} |",
                       flush=True)  # fmt: skip
             if given.peer:
-                pairs = zip(runs["ours"], runs["peer"], strict=True)
-                ratios = [one["rows_per_s"] / other["rows_per_s"] for one, other in pairs]
-                print(f"| {name} | ours over peer | {median(ratios):.1f} × ({min(ratios):.1f} .. "
-                      f"{max(ratios):.1f}) | | | | |", flush=True)  # fmt: skip
+                said = []
+                for what in ("rows_per_s", "rows_per_cpu_s"):
+                    pairs = zip(runs["ours"], runs["peer"], strict=True)
+                    ratios = [one[what] / other[what] for one, other in pairs]
+                    said.append(f"{median(ratios):.1f} × ({min(ratios):.1f} .. {max(ratios):.1f})")
+                print(f"| {name} | ours over peer | {said[0]} | {said[1]} | | | | |",
+                      flush=True)  # fmt: skip
     return 0
 
 

@@ -237,10 +237,14 @@ def table(chosen: argparse.Namespace, folder: Path, load: Load, root: Path) -> N
     engine = LlamaEngine(
         folder,
         EngineConfig(
-            dtype=chosen.dtype, step_tokens=4096, context=2048, slots=chosen.batch, max_adapters=256
+            dtype=chosen.dtype,
+            step_tokens=4096,
+            context=2048,
+            slots=chosen.batch,
+            pool_bytes=6 << 30,
+            share_prefixes=False,  # repeats must not find their prompts computed
         ),
     )
-    engine.prefixes = type(engine.prefixes)(0)  # repeats must not find their prompts computed
     loaded = [engine.load_adapter(root / name) for name in names]
     mean_bytes = statistics.mean(info.bytes for info in loaded)
     waits: dict[str, list[tuple[float, float]]] = {}

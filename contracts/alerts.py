@@ -37,6 +37,8 @@ class Alert(Frozen):
     tenant: str
     deployment: str
     metric: MetricName
+    kind: str = ""
+    """Which signal of a metric that has several: drift's `meaning`; empty for its perplexity."""
     severity: Severity
     state: Literal["firing", "resolved"]
     value: float

@@ -20,6 +20,7 @@ from contracts.documents import DOCUMENTS
 from contracts.fault import StepFailed
 from contracts.job import AdaptationJob, GateId
 from contracts.progress import Progress
+from contracts.remedies import Remedy
 from contracts.subjects import PREFIX
 from contracts.telemetry import Feedback, Outcome
 from contracts.topology import CONSUMERS, STREAMS, Consumer
@@ -41,6 +42,7 @@ _PARAMETERS = {
     "run": "The run id: 1-64 of a-z 0-9 _ -.",
     "deployment": "The deployment's public alias.",
     "metric": "The metric's name.",
+    "remedy": "What has to be done, as in the schema `remedy`.",
     "stage": "The service or part of it that reports.",
     "service": "A service's name.",
     "gate": "The gate: g1 to g5.",
@@ -82,7 +84,7 @@ def asyncapi_document() -> Json:
 def _messages() -> dict[str, type[BaseModel]]:
     facts = {event.__name__: event for event in EVENTS.values()}
     commands = {kind.__name__: kind for kind in COMMANDS.values()}
-    others = {kind.__name__: kind for kind in (Progress, Outcome, Feedback, Alert)}
+    others = {kind.__name__: kind for kind in (Progress, Outcome, Feedback, Alert, Remedy)}
     return {**commands, **facts, **others}
 
 
@@ -137,6 +139,7 @@ def _channels() -> dict[str, Json]:
         Feedback,
     )
     add("alert", f"{PREFIX}.alert.{{tenant}}.{{deployment}}.{{metric}}", "ALERTS", Alert)
+    add("remedy", f"{PREFIX}.remedy.{{tenant}}.{{deployment}}.{{remedy}}", "REMEDIES", Remedy)
     return channels
 
 
@@ -161,9 +164,10 @@ def _operations(channels: dict[str, Json]) -> dict[str, Json]:
             add(consumer.service, "receive", key, f"Durable consumer {consumer.durable}.")
     add(Service.SERVING, "send", "telemetry", "One outcome per served request.")
     add(Service.MONITORING, "send", "alert", "A metric crossed its threshold, or came back.")
+    add(Service.MONITORING, "send", "remedy", "Something has to be done, or no longer.")
     for verb in COMMANDS:
         add("user", "send", f"job.{verb}", f"Ask for: {verb}.")
-    for key in ("progress", "alert"):
+    for key in ("progress", "alert", "remedy"):
         add("user", "receive", key, "Any client may follow it.")
     return operations
 

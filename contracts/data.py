@@ -4,6 +4,8 @@ One row is one line of JSON Lines. `messages` is the OpenAI chat format up to th
 must produce; `target` is that turn (training needs it); `expected` is what a scorer checks
 (evaluation needs it). Preference tuning also reads how an answer was judged: a pair has the worse
 answer in `rejected`, an unpaired row says in `desirable` whether `target` is a good answer.
+Continued pretraining reads texts: a row that is a `document` has one in `target`, and its
+`messages` only name it.
 """
 
 from __future__ import annotations
@@ -54,6 +56,8 @@ class Row(Frozen):
     """A worse answer than `target` to the same request."""
     desirable: bool | None = None
     """Whether `target` is an answer to give (true) or to avoid (false); None: not judged."""
+    document: Literal["domain", "general"] | None = None
+    """`target` is a text, no answer: of the domain to learn, or of what must not be forgotten."""
     expected: JsonValue = None
     group: str | None = None
     meta: dict[str, JsonValue] = Field(default_factory=dict)

@@ -22,6 +22,7 @@ from contracts.economics import Ledger, Pilots
 from contracts.failures import FailureReport, Trace
 from contracts.job import AdaptationJob
 from contracts.progress import Progress
+from contracts.remedies import Remedy
 from contracts.telemetry import Feedback, Interaction, Outcome
 from contracts.training import Recipe
 
@@ -50,6 +51,7 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "feedback": Feedback,
     "interaction": Interaction,
     "alert": Alert,
+    "remedy": Remedy,
     "command.cancel": Cancel,
     "command.retry": Retry,
     "command.approve": Approve,

@@ -18,7 +18,12 @@ BUCKET = f"KV_{LEASES}"
 RUN = "RUN"
 DEAD = "DEAD"
 
-TENANT_STREAMS: dict[str, str] = {"RUN": "run", "PROGRESS": "progress", "ALERTS": "alert"}
+TENANT_STREAMS: dict[str, str] = {
+    "RUN": "run",
+    "PROGRESS": "progress",
+    "ALERTS": "alert",
+    "REMEDIES": "remedy",
+}
 """Stream → the third token of its subjects, for what a tenant has a copy of its own part of."""
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, model_validator
 
 from contracts.base import Frozen, Namespace, Slug, Uri
+from contracts.distillation import DistillationParameters
 from contracts.economics import Ledger, OneOffCosts
 from contracts.governance import CurationPolicy, DataRole, Synthesis
 
@@ -25,6 +26,7 @@ MethodName = Literal[
     "domain_adaptation",
     "distillation",
 ]
+Parameters = Literal["full", "lora", "qlora"]
 ScorerName = Annotated[str, Field(pattern=r"^[a-z_]+$|^[\w.]+:[\w.]+$")]
 GateId = Literal["G1", "G2", "G3", "G4", "G5", "G6", "G7", "G12"]
 """The evaluation gates of this version. G8-G10 belong to rollout and registry; G11 and G13 are how
@@ -57,6 +59,9 @@ class Behaviour(Frozen):
     """The success rate that makes the behaviour good enough. A lighter rung that reaches it ends
     the run without training."""
     max_tokens: int = Field(default=128, ge=1, le=4096)
+    answer_marker: str | None = Field(default=None, min_length=1)
+    """What stands before the final answer of a model that reasons first (`Answer:`). Scorers judge
+    what follows the last one, or an answer without one as a whole."""
 
 
 class Provenance(Frozen):
@@ -216,16 +221,44 @@ class Method(Frozen):
     """How to train. `auto` lets diagnosis choose."""
 
     name: MethodName = "auto"
+    parameters: Parameters | None = None
+    """Which weights move under `sft`, `instruction` and `domain_adaptation`; None is `full`. The
+    methods `lora` and `qlora` are `sft` with these weights."""
     lora: LoraParameters = LoraParameters()
+    """Of the adapter that serves; after `full`, its rank is what of the change can be kept."""
     preference: PreferenceParameters = PreferenceParameters()
     """Read where the method is `preference`."""
+    distillation: DistillationParameters | None = None
+    """Read where the method is `distillation`."""
     train: Hyperparameters = Hyperparameters()
     data_range_override: str | None = None
     """Why fewer rows than the method's documented range are acceptable (D7); lands on the card."""
 
+    @model_validator(mode="after")
+    def _one_word_for_weights(self) -> Method:
+        if self.parameters and self.name not in ("sft", "instruction", "domain_adaptation"):
+            raise ValueError(
+                "`parameters` is read under sft, instruction and domain_adaptation, "
+                f"not {self.name}"
+            )
+        return self
+
     def recipe(self, chosen: str) -> str:
         """The name of the recipe that carries out `chosen`: of `preference`, its objective."""
-        return self.preference.objective if chosen == "preference" else chosen
+        if chosen == "distillation" and self.distillation is not None:
+            return self.distillation.recipe
+        named = {"preference": self.preference.objective, "domain_adaptation": "cpt"}
+        return named.get(chosen, chosen)
+
+    @property
+    def may_ask(self) -> bool:
+        """Whether a teacher writes rows, should the method turn out to be `distillation`."""
+        return self.distillation is not None and self.distillation.asks
+
+    def asked_teacher(self, chosen: str) -> DistillationParameters | None:
+        """The distillation, where `chosen` is one whose teacher writes the rows that train."""
+        asks = chosen == "distillation" and self.distillation and self.distillation.asks
+        return self.distillation if asks else None
 
 
 class GatePolicy(Frozen):

@@ -25,6 +25,7 @@ from contracts.diagnosis import (
     TrainingDeclined,
     TrainingVetoed,
 )
+from contracts.distillation import DistillationParameters
 from contracts.envelope import Recorded
 from contracts.evaluation import GateJudged
 from contracts.fault import StepFailed
@@ -102,6 +103,13 @@ class Run:
     @property
     def ids(self) -> frozenset[str]:
         return frozenset(record.id for record in self.log)
+
+    @property
+    def asked_teacher(self) -> DistillationParameters | None:
+        """The run's distillation, where its teacher writes the rows that train."""
+        if self.job is None or self.advised is None:
+            return None
+        return self.job.method.asked_teacher(self.advised.choice.method)
 
     def required_gates_passed(self) -> bool:
         """Whether every gate the job requires has passed on the present candidate."""

@@ -40,6 +40,11 @@ def alert(tenant: str, deployment: str, metric: str) -> str:
     return f"{PREFIX}.alert.{tenant}.{deployment}.{metric}"
 
 
+def remedy(tenant: str, deployment: str, name: str) -> str:
+    """`name` is one of `contracts.remedies.RemedyName`."""
+    return f"{PREFIX}.remedy.{tenant}.{deployment}.{name}"
+
+
 def dead(service: str) -> str:
     return f"{PREFIX}.dead.{service}"
 

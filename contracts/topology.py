@@ -70,6 +70,12 @@ STREAMS: tuple[Stream, ...] = (
         purpose="the public alert stream",
         max_age_s=90 * DAY_S,
     ),
+    Stream(
+        name="REMEDIES",
+        subjects=(f"{PREFIX}.remedy.>",),
+        purpose="what alerts want done, for whoever does it",
+        max_age_s=90 * DAY_S,
+    ),
     Stream(name="DEAD", subjects=(f"{PREFIX}.dead.>",), purpose="poison messages, replayable"),
 )
 
@@ -165,7 +171,11 @@ READS: dict[Service, tuple[str, ...]] = {
 
 SAYS: dict[Service, tuple[str, ...]] = {
     Service.SERVING: (f"{PREFIX}.telemetry.*.*", f"{PREFIX}.telemetry.*.*.feedback"),
-    Service.MONITORING: (f"{PREFIX}.alert.*.*.*", *_commands("withdraw")),
+    Service.MONITORING: (
+        f"{PREFIX}.alert.*.*.*",
+        f"{PREFIX}.remedy.*.*.*",
+        *_commands("withdraw"),
+    ),
     Service.CONSOLE: _commands("cancel", "retry", "approve", "hold", "rollback"),
 }
 """Subjects a service publishes, beside its own facts, progress and dead letters."""

@@ -7,7 +7,8 @@ from typing import ClassVar, Literal
 from pydantic import Field, JsonValue
 
 from contracts.base import Digest, Event, Frozen, Service
-from contracts.job import Hyperparameters, LoraParameters, PreferenceParameters
+from contracts.distillation import DistillationParameters
+from contracts.job import Hyperparameters, LoraParameters, Parameters, PreferenceParameters
 
 StopReason = Literal[
     "out_of_memory",
@@ -35,7 +36,10 @@ class Recipe(Frozen):
     dataset: Digest
     """The dataset card."""
     lora: LoraParameters | None
+    parameters: Parameters | None = None
+    """Which weights move, where the method's name does not say it."""
     preference: PreferenceParameters | None = None
+    distillation: DistillationParameters | None = None
     train: Hyperparameters
     versions: dict[str, str]
     """Library → version."""

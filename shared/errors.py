@@ -7,6 +7,7 @@ SluiceError
 │   └── DiskFull         a write found no space; the step goes on when there is some
 └── PermanentError       trying again gives the same: a person must act
     ├── InvalidInput     a job, row or file is wrong; carries the problems and their mends
+    ├── OutOfMemory      a step needs more memory than its process may take
     ├── ArtifactMissing  a digest is not in the store
     ├── ArtifactCorrupt  content does not match its digest
     ├── Misconfigured    a setting or the topology is wrong; a service refuses to start
@@ -64,6 +65,16 @@ class InvalidInput(PermanentError):
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("; ".join(f"{p.where}: {p.problem}" for p in problems))
         self.problems = tuple(problems)
+
+
+class OutOfMemory(PermanentError):
+    """A step needs more memory than its process may take."""
+
+    def __init__(self, doing: str) -> None:
+        super().__init__(
+            f"no memory was left for this step: {doing or 'an allocation failed'}",
+            mend="give the service more memory or the job less work, then `sluice retry`",
+        )
 
 
 class ArtifactMissing(PermanentError):

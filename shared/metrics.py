@@ -27,7 +27,23 @@ from shared.errors import Misconfigured
 METER = "sluiceway"
 PROVIDER = "sluiceway"
 """`gen_ai.provider.name`: our own engine."""
-SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+SECONDS = (
+    0.005,
+    0.01,
+    0.02,
+    0.04,
+    0.08,
+    0.16,
+    0.32,
+    0.64,
+    1.28,
+    2.56,
+    5.12,
+    10.24,
+    20.48,
+    40.96,
+    81.92,
+)
 TOKENS = tuple(float(4**power) for power in range(10))
 _EXPORT_EVERY_MS = 15_000
 
@@ -91,7 +107,7 @@ class Answers:
         self._first_token = meter.create_histogram(
             "gen_ai.server.time_to_first_token", "s", "From the request to its first token."
         )
-        self._per_token = meter.create_histogram(
+        self._each_token = meter.create_histogram(
             "gen_ai.server.time_per_output_token", "s", "Between tokens, after the first."
         )
         self._tokens = meter.create_histogram(
@@ -125,8 +141,8 @@ class Answers:
         if signal.time_to_first_token_ms is not None:
             self._first_token.record(signal.time_to_first_token_ms / 1e3, about)
             if signal.completion_tokens > 1:
-                after_ms = signal.latency_ms - signal.time_to_first_token_ms
-                self._per_token.record(after_ms / 1e3 / (signal.completion_tokens - 1), about)
+                rest_ms = signal.latency_ms - signal.time_to_first_token_ms
+                self._each_token.record(rest_ms / 1e3 / (signal.completion_tokens - 1), about)
         self._tokens.record(signal.prompt_tokens, {**about, "gen_ai.token.type": "input"})
         self._tokens.record(signal.completion_tokens, {**about, "gen_ai.token.type": "output"})
         self._verdicts.add(1, {**about, "sluice.verdict": _verdict(signal)})

@@ -1,7 +1,9 @@
 """Attention of rows that hold their sequence's newest token: one query position, a whole cache.
 
-Shape suffixes: T rows of the step, N decoding rows, S slots, K key-value heads, G query heads per
-key-value head, L cached positions, D head size.
+The cache lies in pages of C positions, anywhere in the pool; a table says which page holds which
+positions of a sequence. Shape suffixes: T rows of the step, N decoding rows, S slots (rows of the
+table), P pages, K key-value heads, G query heads per key-value head, C positions of a page, M pages
+of the longest sequence, L positions, D head size.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ class Rotary:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Which rows of the step decode, and where each row's sequence stands. All int64."""
+    """Which rows of the step decode, where each row's sequence stands, and its slot. All int64."""
 
     decode_N: Tensor
     positions_T: Tensor
@@ -33,13 +35,16 @@ class Rows:
 
 
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor], None]
-"""`attend(qkv, keys, values, out)`: for each decoding row, in one layer:
+"""`attend(qkv, pages, table, out)`: for each decoding row, in one layer, with
 
-    q, k = rotate(q), rotate(k);  keys[slot, :, position] = k;  values[slot, :, position] = v
-    out[row] = softmax(q · keys[slot, :, :position + 1]ᵀ / √D) · values[slot, :, :position + 1]
+    keys[position] = pages[table[slot, position // C], 0, :, position % C], values likewise at 1:
 
-qkv is (T, K·G + 2·K, D), before rotation; keys and values are (S, K, L, D) and are written; out is
-(T, K·G, D), of which only the decoding rows are written. Other rows are not looked at.
+    q, k = rotate(q), rotate(k);  keys[position] = k;  values[position] = v
+    out[row] = softmax(q · keys[:position + 1]ᵀ / √D) · values[:position + 1]
+
+qkv is (T, K·G + 2·K, D), before rotation; pages is (P, 2, K, C, D) and is written; table is (S, M)
+int32; out is (T, K·G, D), of which only the decoding rows are written. Other rows are not looked
+at, nor are positions after a row's own: what lies there may be anything.
 """
 
 

@@ -23,7 +23,7 @@ class Native:
             function = getattr(library(), name)
             pointer, number = ctypes.c_void_p, ctypes.c_int64
             function.argtypes = [pointer] * 4 + [number] + [pointer] * 2 + [number] * 4
-            function.argtypes += [pointer] * 3
+            function.argtypes += [pointer, number, pointer, pointer]
             function.restype = None
             self._functions[dtype] = function
 
@@ -31,10 +31,12 @@ class Native:
         """See `kernels.attention.api.Attend`, whose docstring is the specification."""
         function = self._functions[rotary.cos_LD.dtype]
 
-        def attend(qkv: Tensor, keys: Tensor, values: Tensor, out: Tensor) -> None:
-            _, kv, context, dim = keys.shape
-            if not all(t.is_contiguous() for t in (qkv, keys, values, out)):
-                raise ValueError("qkv, keys, values and out must be contiguous")
+        def attend(qkv: Tensor, pages: Tensor, table: Tensor, out: Tensor) -> None:
+            _, _, kv, positions, dim = pages.shape
+            if not all(t.is_contiguous() for t in (qkv, pages, table, out)):
+                raise ValueError("qkv, pages, table and out must be contiguous")
+            if table.dtype != torch.int32:
+                raise ValueError(f"a table of int32 wanted, not {table.dtype}")
             function(
                 qkv.data_ptr(),
                 rotary.cos_LD.data_ptr(),
@@ -46,9 +48,10 @@ class Native:
                 qkv.shape[1] - 2 * kv,
                 kv,
                 dim,
-                context,
-                keys.data_ptr(),
-                values.data_ptr(),
+                positions,
+                table.data_ptr(),
+                table.shape[1],
+                pages.data_ptr(),
                 out.data_ptr(),
             )
 

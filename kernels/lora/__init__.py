@@ -12,6 +12,7 @@ from kernels.lora.api import (
     scale,
     sgmv_,
 )
+from kernels.lora.quantized import quantized
 
 __all__ = [
     "Apply",
@@ -22,6 +23,7 @@ __all__ = [
     "SegmentPlan",
     "expand_layout",
     "implementation",
+    "quantized",
     "scale",
     "sgmv_",
 ]

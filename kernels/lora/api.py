@@ -30,7 +30,8 @@ class LowRank:
     """An adapter's weights for one (fused) linear.
 
     `a` is (R, k): the A matrices of the fused linears stacked, R the sum of their ranks. `blocks`
-    are their B matrices; a linear without an adapter has none.
+    are their B matrices; a linear without an adapter has none. Quantized weights are int8 (see
+    `kernels.lora.quantized`).
     """
 
     a: torch.Tensor
@@ -38,6 +39,8 @@ class LowRank:
     alpha: float
     rank: float
     """What alpha is divided by: r (or √r for rank-stabilized LoRA)."""
+    factors: torch.Tensor | None = None
+    """(R,) float32: what row i of `a`, times row i of the Bᵀ above each other, stands for."""
 
     @classmethod
     def single(cls, a: torch.Tensor, b: torch.Tensor, *, alpha: float) -> LowRank:

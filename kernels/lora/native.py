@@ -22,22 +22,26 @@ from kernels.native import library
 LONGEST = 16
 """Rows of a segment up to which the kernel is faster than two matrix products."""
 _BLOCKS = 3
-_FIELDS = 6 + 5 * _BLOCKS
+_FIELDS = 7 + 5 * _BLOCKS
 _NAMES = {torch.float32: "sgmv_float32", torch.bfloat16: "sgmv_bfloat16"}
+Kinds = tuple[torch.dtype, torch.dtype]
+"""Of the rows, and of the weights."""
 
 
 class Native:
     """Raises NativeUnavailable when the kernels cannot be had."""
 
     def __init__(self) -> None:
-        self._functions: dict[torch.dtype, Any] = {}
-        for dtype, name in _NAMES.items():
+        self._functions: dict[Kinds, Any] = {}
+        kinds: dict[Kinds, str] = {(dtype, dtype): name for dtype, name in _NAMES.items()}
+        kinds |= {(dtype, torch.int8): f"{name}_int8" for dtype, name in _NAMES.items()}
+        for kind, name in kinds.items():
             function = getattr(library(), name)
             pointer, number = ctypes.c_void_p, ctypes.c_int64
             function.argtypes = [pointer, number, pointer, number, number, number]
             function.argtypes += [pointer, number, pointer, number]
             function.restype = None
-            self._functions[dtype] = function
+            self._functions[kind] = function
 
     def prepare(self, plan: SegmentPlan, weights: Sequence[LowRank | None]) -> Apply:
         """See `kernels.lora.api.sgmv_`, whose docstring is the specification."""
@@ -51,7 +55,9 @@ class Native:
         rest = reference.prepare(plan, long) if any(w is not None for w in long) else None
         if not short:
             return rest or (lambda _y, _x: None)
-        dtype = short[0][1].a.dtype
+        stored = short[0][1].a.dtype
+        if any(low_rank.a.dtype != stored for _, low_rank in short):
+            raise ValueError("the adapters of one batch must be stored alike")
         held = [_laid_out(low_rank) for _, low_rank in short]
         table = np.array(
             [
@@ -62,11 +68,15 @@ class Native:
         )
         ranks = max(low_rank.a.shape[0] for low_rank, _ in held)
         scratch = torch.empty(plan.rows * (short[0][1].a.shape[1] + ranks), dtype=torch.float32)
-        function, address, count = self._functions[dtype], table.ctypes.data, len(short)
+        functions, address, count = self._functions, table.ctypes.data, len(short)
 
         def apply(y: torch.Tensor, x: torch.Tensor) -> None:
-            if y.dtype != dtype or x.dtype != dtype or y.stride(1) != 1 or x.stride(1) != 1:
-                raise ValueError(f"rows of {dtype} wanted, contiguous, not {y.dtype} and {x.dtype}")
+            function = functions.get((x.dtype, stored))
+            if function is None or y.dtype != x.dtype or y.stride(1) != 1 or x.stride(1) != 1:
+                raise ValueError(
+                    f"contiguous rows of one type that goes with {stored} weights wanted, not "
+                    f"{y.dtype} and {x.dtype}"
+                )
             function(
                 y.data_ptr(),
                 y.stride(0),
@@ -99,7 +109,8 @@ def _laid_out(low_rank: LowRank) -> tuple[LowRank, list[torch.Tensor]]:
 def _row(start: int, stop: int, low_rank: LowRank, laid_out: list[torch.Tensor]) -> list[int]:
     """`struct Low` of kernels.cpp."""
     (bits,) = struct.unpack("q", struct.pack("d", scale(low_rank)))
-    row = [start, stop, low_rank.a.data_ptr(), low_rank.a.shape[0], bits, len(laid_out)]
+    row = [start, stop, low_rank.a.data_ptr(), low_rank.a.shape[0], bits]
+    row += [0 if low_rank.factors is None else low_rank.factors.data_ptr(), len(laid_out)]
     for block, b in zip(low_rank.blocks, laid_out, strict=True):
         row += [block.column, block.row, b.shape[1], b.shape[0], b.data_ptr()]
     return row + [0] * (_FIELDS - len(row))

@@ -24,8 +24,10 @@ def prepare(plan: SegmentPlan, weights: Sequence[LowRank | None]) -> Apply:
 
 def _apply(parts: Sequence[Part], y: torch.Tensor, x: torch.Tensor) -> None:
     for segment, low_rank in parts:
-        shrunk = x[segment.start : segment.stop] @ low_rank.a.T
+        shrunk = x[segment.start : segment.stop] @ low_rank.a.to(x.dtype).T
+        if low_rank.factors is not None:
+            shrunk = (shrunk * low_rank.factors).to(x.dtype)
         for block in low_rank.blocks:
             out = y[segment.start : segment.stop, block.column : block.column + block.b.shape[0]]
             part = shrunk[:, block.row : block.row + block.b.shape[1]]
-            out.addmm_(part, block.b.T, alpha=scale(low_rank))
+            out.addmm_(part, block.b.to(x.dtype).T, alpha=scale(low_rank))

@@ -21,6 +21,7 @@ namespace {
 struct bf16 { uint16_t bits; };
 
 inline float up(float value) { return value; }
+inline float up(int8_t value) { return value; }
 inline float up(bf16 value) {
     const uint32_t bits = uint32_t(value.bits) << 16;
     float result;
@@ -41,6 +42,7 @@ typedef float floats __attribute__((vector_size(64)));
 typedef int32_t ints __attribute__((vector_size(64)));
 typedef uint32_t words __attribute__((vector_size(64)));
 typedef uint16_t halves __attribute__((vector_size(32)));
+typedef int8_t bytes __attribute__((vector_size(16)));
 
 inline floats load(const float* from) {
     floats result;
@@ -51,6 +53,12 @@ inline floats load(const bf16* from) {
     halves upper;
     std::memcpy(&upper, from, sizeof upper);
     return (floats)(__builtin_convertvector(upper, words) << 16);
+}
+
+inline floats load(const int8_t* from) {
+    bytes packed;
+    std::memcpy(&packed, from, sizeof packed);
+    return __builtin_convertvector(__builtin_convertvector(packed, ints), floats);
 }
 
 inline void store(floats value, float* to) { std::memcpy(to, &value, sizeof value); }
@@ -88,13 +96,15 @@ inline floats exponential(floats x) {
     return (floats)((ints)(p * r * r + r + one) + (n << 23));
 }
 
-// out[i * out_stride + j] = x[i] * a[j] for I rows of x and J rows of a, all of length k.
-template <int I, int J, class T>
-inline void shrink(const float* x, const T* a, int64_t k, float* out, int64_t out_stride) {
+// out[i * out_stride + j] = x[i] * a[j] for I rows of x and J rows of a, all of length k. Asks for the
+// J rows of a that follow: a page of memory ends before the processor's own prefetching pays.
+template <int I, int J, class W>
+inline void shrink(const float* x, const W* a, int64_t k, float* out, int64_t out_stride) {
     floats sums[I][J] = {};
     int64_t c = 0;
     for (; c + LANES <= k; c += LANES)
         for (int j = 0; j < J; ++j) {
+            __builtin_prefetch(a + (j + J) * k + c);
             const floats line = load(a + j * k + c);
             for (int i = 0; i < I; ++i) sums[i][j] += load(x + i * k + c) * line;
         }
@@ -106,32 +116,28 @@ inline void shrink(const float* x, const T* a, int64_t k, float* out, int64_t ou
         }
 }
 
-// y[i] += scale * part[i] * b over `width` columns, for I rows; b is (rank, b_stride).
-template <int I, class T>
-inline void expand(T* y, int64_t y_stride, const float* part, int64_t part_stride, const T* b,
-                   int64_t b_stride, int64_t rank, int64_t width, float scale) {
-    constexpr int W = 4;
+// y[i] += sum over j of part[i][j] * b[j] for I rows and J ranks over `width` columns. Ranks are the
+// rows of b, so that memory is read in long runs; y rests in the first-level cache.
+template <int I, int J, class W>
+inline void expand(float* y, int64_t y_stride, const float* part, int64_t part_stride, const W* b,
+                   int64_t b_stride, int64_t width) {
     int64_t c = 0;
-    for (; c + W * LANES <= width; c += W * LANES) {
-        floats sums[I][W] = {};
-        for (int64_t r = 0; r < rank; ++r)
-            for (int w = 0; w < W; ++w) {
-                const floats line = load(b + r * b_stride + c + w * LANES);
-                for (int i = 0; i < I; ++i) sums[i][w] += part[i * part_stride + r] * line;
-            }
-        for (int i = 0; i < I; ++i)
-            for (int w = 0; w < W; ++w) {
-                T* to = y + i * y_stride + c + w * LANES;
-                store(load(to) + scale * sums[i][w], to);
-            }
+    for (; c + LANES <= width; c += LANES) {
+        floats lines[J];
+        for (int j = 0; j < J; ++j) {
+            __builtin_prefetch(b + (j + J) * b_stride + c);
+            lines[j] = load(b + j * b_stride + c);
+        }
+        for (int i = 0; i < I; ++i) {
+            floats total = load(y + i * y_stride + c);
+            for (int j = 0; j < J; ++j) total += part[i * part_stride + j] * lines[j];
+            store(total, y + i * y_stride + c);
+        }
     }
     for (; c < width; ++c)
-        for (int i = 0; i < I; ++i) {
-            float total = 0;
-            for (int64_t r = 0; r < rank; ++r)
-                total += part[i * part_stride + r] * up(b[r * b_stride + c]);
-            down(up(y[i * y_stride + c]) + scale * total, y[i * y_stride + c]);
-        }
+        for (int i = 0; i < I; ++i)
+            for (int j = 0; j < J; ++j)
+                y[i * y_stride + c] += part[i * part_stride + j] * up(b[j * b_stride + c]);
 }
 
 // Calls `tile` with up to 4 as a compile-time number until `count` items are done.
@@ -149,40 +155,58 @@ template <class F> inline void tiled(int64_t count, const F& tile) {
 // [row, row + rank) of the stacked A. `b` is (rank, width): B transposed.
 struct Block { int64_t column, row, width, rank; const void* b; };
 
-// Rows [start, stop) of the batch and their adapter. `a` is (rank, k).
+// Rows [start, stop) of the batch and their adapter. `a` is (rank, k); `factors`, where there are
+// some, undo the quantization of each rank's rows of A and of B transposed.
 struct Low {
     int64_t start, stop;
     const void* a;
     int64_t rank;
     double scale;
+    const float* factors;
     int64_t blocks;
     Block block[3];
 };
 
-constexpr int64_t RANKS = 8;      // of one piece of shrinking
-constexpr int64_t COLUMNS = 128;  // of one piece of expanding
+constexpr int64_t RANKS = 8;       // of one piece of shrinking
+constexpr int64_t COLUMNS = 1024;  // of one piece of expanding, at most
+constexpr int64_t TALL = 16;       // rows of one piece of expanding, at most
 
-// Y[s] += scale * (X[s] * A^T) * B^T for every segment s. Threads take pieces in turn: of 8 ranks
-// when shrinking, of 128 columns when expanding, so one large segment is shared like many small
-// ones. `scratch` holds rows * (k + most ranks) floats.
-template <class T>
+// Hands out pieces of work: whoever is free takes the next, since adapters differ in rank.
+class Pieces {
+  public:
+    int64_t take() {
+        int64_t mine;
+#pragma omp atomic capture
+        mine = next_++;
+        return mine;
+    }
+
+  private:
+    int64_t next_ = 0;
+};
+
+// Y[s] += scale * (X[s] * A^T) * B^T for every segment s. Pieces are 8 ranks when shrinking, and
+// columns when expanding: whole blocks where there are many, fewer columns where one large segment
+// must be shared. `scratch` holds rows * (k + most ranks) floats.
+template <class T, class W>
 void sgmv(T* y, int64_t y_stride, const T* x, int64_t x_stride, int64_t rows, int64_t k,
           const Low* table, int64_t segments, float* scratch, int64_t most_ranks) {
     float* wide = scratch;                // X as floats, (rows, k)
     float* shrunk = scratch + rows * k;   // X * A^T, (rows, most_ranks)
+    Pieces shrinks, expands;
 #pragma omp parallel
     {
-        const int64_t threads = omp_get_num_threads(), me = omp_get_thread_num();
-        int64_t piece = 0;
 #pragma omp for schedule(static)
         for (int64_t row = 0; row < rows; ++row)
             for (int64_t i = 0; i < k; ++i) wide[row * k + i] = up(x[row * x_stride + i]);
 
+        int64_t piece = 0, mine = shrinks.take();
         for (int64_t s = 0; s < segments; ++s) {
             const Low& low = table[s];
-            const T* a = static_cast<const T*>(low.a);
+            const W* a = static_cast<const W*>(low.a);
             for (int64_t first = 0; first < low.rank; first += RANKS) {
-                if (piece++ % threads != me) continue;
+                if (piece++ != mine) continue;
+                mine = shrinks.take();
                 const int64_t last = std::min(first + RANKS, low.rank);
                 tiled(low.stop - low.start, [&](int64_t i, auto rows_at_once) {
                     const int64_t row = low.start + i;
@@ -192,25 +216,43 @@ void sgmv(T* y, int64_t y_stride, const T* x, int64_t x_stride, int64_t rows, in
                             shrunk + row * most_ranks + first + j, most_ranks);
                     });
                 });
+                for (int64_t row = low.start; row < low.stop; ++row)
+                    for (int64_t j = first; j < last; ++j)
+                        shrunk[row * most_ranks + j] *=
+                            float(low.scale) * (low.factors == nullptr ? 1.0f : low.factors[j]);
             }
         }
 #pragma omp barrier
-        piece = 0;
+        const bool few = segments < 2 * omp_get_num_threads();
+        const int64_t columns = few ? COLUMNS / 8 : COLUMNS;
+        alignas(64) float total[TALL * COLUMNS];
+        piece = 0, mine = expands.take();
         for (int64_t s = 0; s < segments; ++s) {
             const Low& low = table[s];
             for (int64_t n = 0; n < low.blocks; ++n) {
                 const Block& block = low.block[n];
-                const T* b = static_cast<const T*>(block.b);
-                for (int64_t first = 0; first < block.width; first += COLUMNS) {
-                    if (piece++ % threads != me) continue;
-                    const int64_t width = std::min(COLUMNS, block.width - first);
-                    tiled(low.stop - low.start, [&](int64_t i, auto rows_at_once) {
-                        const int64_t row = low.start + i;
-                        expand<rows_at_once>(y + row * y_stride + block.column + first, y_stride,
-                                             shrunk + row * most_ranks + block.row, most_ranks,
-                                             b + first, block.width, block.rank, width,
-                                             float(low.scale));
-                    });
+                for (int64_t first = 0; first < block.width; first += columns) {
+                    if (piece++ != mine) continue;
+                    mine = expands.take();
+                    const W* b = static_cast<const W*>(block.b) + first;
+                    const int64_t width = std::min(columns, block.width - first);
+                    for (int64_t top = low.start; top < low.stop; top += TALL) {
+                        const int64_t tall = std::min(TALL, low.stop - top);
+                        std::fill(total, total + tall * columns, 0.0f);
+                        const float* part = shrunk + top * most_ranks + block.row;
+                        tiled(block.rank, [&](int64_t j, auto ranks_at_once) {
+                            tiled(tall, [&](int64_t i, auto rows_at_once) {
+                                expand<rows_at_once, ranks_at_once>(
+                                    total + i * columns, columns, part + i * most_ranks + j,
+                                    most_ranks, b + j * block.width, block.width, width);
+                            });
+                        });
+                        for (int64_t i = 0; i < tall; ++i) {
+                            T* to = y + (top + i) * y_stride + block.column + first;
+                            for (int64_t c = 0; c < width; ++c)
+                                down(up(to[c]) + total[i * columns + c], to[c]);
+                        }
+                    }
                 }
             }
         }
@@ -254,27 +296,34 @@ inline void score(const float* query, const T* keys, int64_t length, int64_t dim
     }
 }
 
-// mixed[g] = sum over t of scores[g * stride + t] * values[t].
+// mixed[g] = sum over t of scores[g * stride + t] * values[t], where values[t] is position t % C of
+// page t / C; each of `pages` points to its page's values.
 template <int G, class T>
-inline void mix(const float* scores, int64_t stride, const T* values, int64_t length, int64_t dim,
-                float* mixed) {
+inline void mix(const float* scores, int64_t stride, const T* const* pages, int64_t per_page,
+                int64_t length, int64_t dim, float* mixed) {
     constexpr int W = 4;
     int64_t d = 0;
     for (; d + W * LANES <= dim; d += W * LANES) {
         floats sums[G][W] = {};
-        for (int64_t t = 0; t < length; ++t)
-            for (int w = 0; w < W; ++w) {
-                const floats part = load(values + t * dim + d + w * LANES);
-                for (int g = 0; g < G; ++g) sums[g][w] += scores[g * stride + t] * part;
-            }
+        for (int64_t first = 0; first < length; first += per_page) {
+            const T* values = pages[first / per_page] + d;
+            const int64_t here = std::min(per_page, length - first);
+            for (int64_t t = 0; t < here; ++t)
+                for (int w = 0; w < W; ++w) {
+                    const floats part = load(values + t * dim + w * LANES);
+                    for (int g = 0; g < G; ++g) sums[g][w] += scores[g * stride + first + t] * part;
+                }
+        }
         for (int g = 0; g < G; ++g)
             for (int w = 0; w < W; ++w) store(sums[g][w], mixed + g * dim + d + w * LANES);
     }
     for (int g = 0; g < G; ++g) {
         std::fill(mixed + g * dim + d, mixed + (g + 1) * dim, 0.0f);
-        for (int64_t t = 0; t < length && d < dim; ++t)
+        for (int64_t t = 0; t < length && d < dim; ++t) {
+            const T* value = pages[t / per_page] + t % per_page * dim;
             for (int64_t rest = d; rest < dim; ++rest)
-                mixed[g * dim + rest] += scores[g * stride + t] * up(values[t * dim + rest]);
+                mixed[g * dim + rest] += scores[g * stride + t] * up(value[rest]);
+        }
     }
 }
 
@@ -300,43 +349,52 @@ inline void softmax(float* scores, int64_t length) {
 }
 
 // Attention of rows that hold a sequence's newest token: rotates queries and keys, writes key and
-// value to the row's slot, attends over the slot up to its position.
+// value to the page of the row's position, attends over the sequence's pages up to it.
 //
 // qkv: (rows of the step, heads + 2 * kv, dim); cos, sin: (context, dim), rotate-half's sign folded
-// into sin; keys, values: (slots, kv, context, dim); out: (rows of the step, heads, dim).
+// into sin; pages: (any, 2, kv, per_page, dim); table: (slots, longest), the pages of each sequence;
+// out: (rows of the step, heads, dim).
 template <class T>
 void attend(const T* qkv, const T* cos, const T* sin, const int64_t* rows, int64_t count,
             const int64_t* positions, const int64_t* slots, int64_t heads, int64_t kv, int64_t dim,
-            int64_t context, T* keys, T* values, T* out) {
-    const int64_t group = heads / kv;
+            int64_t per_page, const int32_t* table, int64_t longest, T* pages, T* out) {
+    const int64_t group = heads / kv, half = kv * per_page * dim;  // of a page: its keys
     const float norm = 1.0f / std::sqrt(float(dim));
 #pragma omp parallel
     {
         std::vector<float> scores, query(group * dim), mixed(group * dim);
+        std::vector<const T*> page_values;
 #pragma omp for collapse(2) schedule(dynamic)
         for (int64_t i = 0; i < count; ++i)
             for (int64_t h = 0; h < kv; ++h) {
                 const int64_t row = rows[i], position = positions[row], length = position + 1;
                 const T* from = qkv + row * (heads + 2 * kv) * dim;
                 const T *c = cos + position * dim, *s = sin + position * dim;
-                T* slot_keys = keys + (slots[row] * kv + h) * context * dim;
-                T* slot_values = values + (slots[row] * kv + h) * context * dim;
-                rotate(from + (heads + h) * dim, c, s, dim, 1.0f, slot_keys + position * dim);
-                std::memcpy(slot_values + position * dim, from + (heads + kv + h) * dim,
-                            dim * sizeof(T));
+                const int32_t* mine = table + slots[row] * longest;
+                const auto keys_of = [&](int64_t at) {
+                    return pages + mine[at / per_page] * 2 * half + h * per_page * dim;
+                };
+                T* newest = keys_of(position) + position % per_page * dim;
+                rotate(from + (heads + h) * dim, c, s, dim, 1.0f, newest);
+                std::memcpy(newest + half, from + (heads + kv + h) * dim, dim * sizeof(T));
                 for (int64_t g = 0; g < group; ++g)
                     rotate(from + (h * group + g) * dim, c, s, dim, norm, &query[g * dim]);
 
                 const int64_t stride = (length + LANES - 1) / LANES * LANES;
                 scores.resize(group * stride);
-                tiled(group, [&](int64_t g, auto at_once) {
-                    score<at_once>(&query[g * dim], slot_keys, length, dim, &scores[g * stride],
-                                   stride);
-                });
+                page_values.clear();
+                for (int64_t first = 0; first < length; first += per_page) {
+                    const T* keys = keys_of(first);
+                    page_values.push_back(keys + half);
+                    tiled(group, [&](int64_t g, auto at_once) {
+                        score<at_once>(&query[g * dim], keys, std::min(per_page, length - first),
+                                       dim, &scores[g * stride + first], stride);
+                    });
+                }
                 for (int64_t g = 0; g < group; ++g) softmax(&scores[g * stride], length);
                 tiled(group, [&](int64_t g, auto at_once) {
-                    mix<at_once>(&scores[g * stride], stride, slot_values, length, dim,
-                                 &mixed[g * dim]);
+                    mix<at_once>(&scores[g * stride], stride, page_values.data(), per_page, length,
+                                 dim, &mixed[g * dim]);
                 });
                 T* to = out + (row * heads + h * group) * dim;
                 for (int64_t d = 0; d < group * dim; ++d) down(mixed[d], to[d]);
@@ -407,18 +465,22 @@ void summarize(const T* logits, int64_t rows, int64_t n, int64_t* best, float* v
 
 }  // namespace
 
-#define KERNELS(NAME, T)                                                                          \
+#define SGMV(NAME, T, W)                                                                          \
     void sgmv_##NAME(T* y, int64_t y_stride, const T* x, int64_t x_stride, int64_t rows,          \
                      int64_t k, const Low* table, int64_t segments, float* scratch,               \
                      int64_t most_ranks) {                                                        \
-        sgmv(y, y_stride, x, x_stride, rows, k, table, segments, scratch, most_ranks);            \
-    }                                                                                             \
+        sgmv<T, W>(y, y_stride, x, x_stride, rows, k, table, segments, scratch, most_ranks);      \
+    }
+
+#define KERNELS(NAME, T)                                                                          \
+    SGMV(NAME, T, T)                                                                              \
+    SGMV(NAME##_int8, T, int8_t)                                                                  \
     void attend_##NAME(const T* qkv, const T* cos, const T* sin, const int64_t* rows,             \
                        int64_t count, const int64_t* positions, const int64_t* slots,             \
-                       int64_t heads, int64_t kv, int64_t dim, int64_t context, T* keys,          \
-                       T* values, T* out) {                                                       \
-        attend(qkv, cos, sin, rows, count, positions, slots, heads, kv, dim, context, keys,       \
-               values, out);                                                                      \
+                       int64_t heads, int64_t kv, int64_t dim, int64_t per_page,                  \
+                       const int32_t* table, int64_t longest, T* pages, T* out) {                 \
+        attend(qkv, cos, sin, rows, count, positions, slots, heads, kv, dim, per_page, table,     \
+               longest, pages, out);                                                              \
     }                                                                                             \
     void add_rms_norm_##NAME(T* x, const T* delta, const T* weight, T* out, int64_t rows,         \
                              int64_t n, float epsilon) {                                          \

@@ -1,4 +1,4 @@
-"""Reading the alert stream, past and to come."""
+"""Reading the streams of alerts and remedies, past and to come."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from pydantic import ValidationError
 
 from contracts import subjects
 from contracts.alerts import Alert
+from contracts.remedies import Remedy
 from services.cli.reading import messages
 from services.cli.session import Session
+from shared.messaging.tail import Stored
 
 LOOK_EVERY_S = 2.0
 
@@ -29,13 +31,31 @@ class Published:
     def text(self) -> str:
         alert = self.alert
         clock = self.at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        what = f"{alert.metric} of {alert.kind}" if alert.kind else alert.metric
         head = (
             f"{clock} {alert.severity.upper()} {alert.state}: {alert.tenant}/{alert.deployment} "
-            f"{alert.metric} {alert.value:.4g} (threshold {alert.threshold:.4g}, {alert.window}, "
+            f"{what} {alert.value:.4g} (threshold {alert.threshold:.4g}, {alert.window}, "
             f"n={alert.n}, {alert.model})"
         )
         evidence = f"\n  evidence: {', '.join(alert.evidence[:5])}" if alert.evidence else ""
         return f"{head}{evidence}\n  remediation: {alert.remediation}"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A remedy and when it was published."""
+
+    at: datetime
+    remedy: Remedy
+
+    def text(self) -> str:
+        remedy = self.remedy
+        clock = self.at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        whose = "done by the platform" if remedy.by == "platform" else "for whoever does it"
+        return (
+            f"{clock} {remedy.state}: {remedy.remedy} of {remedy.tenant}/{remedy.deployment} "
+            f"({remedy.model}, {remedy.metric}; {whose})\n  {remedy.advice}"
+        )
 
 
 async def follow_alerts(
@@ -43,6 +63,24 @@ async def follow_alerts(
 ) -> AsyncIterator[Published]:
     """Alerts in order; with `follow`, without end. `*` matches every tenant or deployment."""
     subject = subjects.alert(tenant, deployment, "*")
+    async for message in _follow(opened, "ALERTS", subject, follow=follow):
+        with suppress(ValidationError):
+            yield Published(message.at, Alert.model_validate_json(message.data))
+
+
+async def follow_remedies(
+    opened: Session, tenant: str, deployment: str, *, follow: bool
+) -> AsyncIterator[Wanted]:
+    """Remedies, as `follow_alerts`."""
+    subject = subjects.remedy(tenant, deployment, "*")
+    async for message in _follow(opened, "REMEDIES", subject, follow=follow):
+        with suppress(ValidationError):
+            yield Wanted(message.at, Remedy.model_validate_json(message.data))
+
+
+async def _follow(
+    opened: Session, stream: str, subject: str, *, follow: bool
+) -> AsyncIterator[Stored]:
     look = asyncio.Event()
 
     async def wake(_message: object) -> None:
@@ -53,10 +91,9 @@ async def follow_alerts(
     try:
         while True:
             try:
-                async for message in messages(opened.js, "ALERTS", subject, start=seen + 1):
+                async for message in messages(opened.js, stream, subject, start=seen + 1):
                     seen = message.seq
-                    with suppress(ValidationError):
-                        yield Published(message.at, Alert.model_validate_json(message.data))
+                    yield message
             except (nats.errors.Error, TimeoutError):
                 if not follow:
                     raise

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from contracts.base import Problem
 from shared.errors import InvalidInput
 
-ReadFile = Callable[[str], bytes]
-"""A file of a dataset by name. Raises KeyError where it has none of that name."""
+ReadLines = Callable[[str], Iterator[bytes]]
+"""The lines of a file of a dataset. Raises KeyError where it has none of that name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +41,19 @@ class RowStory:
         return said
 
 
-def explain(row: str, read: ReadFile) -> RowStory:
+def explain(row: str, read: ReadLines) -> RowStory:
     """The story of `row`, an id or `file:line`. Raises InvalidInput where no row is called so."""
-    entries = [json.loads(line) for line in read("lineage.jsonl").splitlines()]
-    for entry in entries:
+    rows = 0
+    for entry in map(json.loads, read("lineage.jsonl")):
+        rows += 1
         if row in (entry["row"], f"{entry['file']}:{entry['line']}"):
-            audit = (json.loads(line) for line in read("redactions.jsonl").splitlines())
+            audit = map(json.loads, read("redactions.jsonl"))
             return RowStory(entry, tuple(r for r in audit if r["row"] == entry["row"]))
     raise InvalidInput(
         [
             Problem(
                 where="ROW",
-                problem=f"no row of this dataset is {row!r}; it has {len(entries)} rows",
+                problem=f"no row of this dataset is {row!r}; it has {rows} rows",
                 mend="name a row by its id, or as file:line of its source",
             )
         ]

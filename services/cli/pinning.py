@@ -5,6 +5,7 @@ Relative paths are relative to the job file, so a job and its data travel as one
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, ValidationError
 
-from contracts.base import Problem, digest_of
+from contracts.base import Problem
 from contracts.data import Annotation, Document, RowTemplate, parse_row
 from contracts.job import AdaptationJob
 from services.cli.jobfile import JobFile, Location
@@ -82,7 +83,7 @@ def _sources(document: dict[str, Any]) -> Iterator[tuple[Location, dict[str, Any
         yield ("ladder", "corpus", "uri"), document["ladder"]["corpus"]
 
 
-def _counter(location: Location) -> Callable[[str, bytes], int]:
+def _counter(location: Location) -> Callable[[Path], int]:
     if location[-1] == "failures":
         return _count_traces
     if location[-1] == "annotations":
@@ -90,7 +91,7 @@ def _counter(location: Location) -> Callable[[str, bytes], int]:
     if location[-1] == "templates":
         return partial(_count_lines, RowTemplate.model_validate_json, "row-template")
     if location[-1] == "simulator":
-        return lambda _name, content: content.count(b"\n")
+        return lambda path: path.read_bytes().count(b"\n")
     if location[0] == "ladder":
         return partial(_count_lines, Document.model_validate_json, "document")
     return partial(_count_lines, parse_row, "row")
@@ -107,7 +108,7 @@ def _pin_one(
     location: Location,
     source: JobFile,
     store: ArtifactStore,
-    count: Callable[[str, bytes], int],
+    count: Callable[[Path], int],
     *,
     dry_run: bool,
 ) -> PinnedFile:
@@ -122,12 +123,11 @@ def _pin_one(
         return PinnedFile(field=field, uri=uri, pinned=known, rows=None)
     path = _path(uri, source.path.parent, field)
     try:
-        content = path.read_bytes()
+        rows = count(path)
+        digest = _digest_of(path) if dry_run else store.put_file(path)
     except OSError as error:
         reason = f"{path}: {error.strerror}"
         raise _bad(field, reason, "paths are relative to the job file") from error
-    rows = count(path.name, content)
-    digest = digest_of(content) if dry_run else store.put(content)
     return PinnedFile(field=field, uri=uri, pinned=Pinned.named(digest, path), rows=rows)
 
 
@@ -141,37 +141,44 @@ def _path(uri: str, folder: Path, field: str) -> Path:
     return folder / uri
 
 
-def _count_lines(parse: Callable[[bytes], BaseModel], what: str, name: str, content: bytes) -> int:
-    """Rows or documents of a JSON Lines file. Raises InvalidInput naming the malformed ones."""
+def _count_lines(parse: Callable[[bytes], BaseModel], what: str, path: Path) -> int:
+    """Rows or documents of a JSON Lines file, a line at a time, whatever its size.
+
+    Raises InvalidInput naming the first malformed ones.
+    """
     mend = f"one JSON object a line; see `sluice schema {what}`"
     rows = 0
     problems: list[Problem] = []
-    for number, line in enumerate(content.splitlines(), start=1):
-        if not line.strip():
-            continue
-        rows += 1
-        try:
-            parse(line)
-        except ValidationError as error:
-            detail = error.errors()[0]
-            at = ".".join(str(part) for part in detail["loc"])
-            problems.append(
-                Problem(
-                    where=f"{name}:{number}",
-                    problem=f"{at}: {detail['msg']}" if at else detail["msg"],
-                    mend=mend,
-                )
-            )
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            rows += 1
+            try:
+                parse(line)
+            except ValidationError as error:
+                detail = error.errors()[0]
+                at = ".".join(str(part) for part in detail["loc"])
+                problem = f"{at}: {detail['msg']}" if at else detail["msg"]
+                where = f"{path.name}:{number}"
+                problems.append(Problem(where=where, problem=problem, mend=mend))
+                if len(problems) == MOST_PROBLEMS:
+                    break
     if not rows:
-        raise _bad(name, f"holds no {what}s", mend)
+        raise _bad(path.name, f"holds no {what}s", mend)
     if problems:
-        raise InvalidInput(problems[:MOST_PROBLEMS])
+        raise InvalidInput(problems)
     return rows
 
 
-def _count_traces(name: str, content: bytes) -> int:
+def _count_traces(path: Path) -> int:
     """Traces of a failure log. Raises InvalidInput naming the malformed ones."""
-    return len(read_traces(content, name))
+    return len(read_traces(path.read_bytes(), path.name))
+
+
+def _digest_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _bad(where: str, problem: str, mend: str) -> InvalidInput:

@@ -143,7 +143,8 @@ def _done(run: Run) -> set[StageName]:
 def _skipped(run: Run) -> set[StageName]:
     if run.status in _ENDED_BY_DIAGNOSIS:
         return set(RAIL) - {"diagnosis"}
-    without_synthesis = (run.job is not None and run.job.synthesis is None) or run.dataset
+    unasked = run.job is not None and run.job.synthesis is None and run.asked_teacher is None
+    without_synthesis = unasked or run.dataset
     return {"synthesis"} if without_synthesis else set()
 
 

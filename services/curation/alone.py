@@ -25,14 +25,18 @@ from shared.settings import Settings
 HALTED = 3
 
 
-def curate_alone(job: AdaptationJob, artifacts: ArtifactStore, out: Path) -> dict[str, Any]:
+def curate_alone(
+    job: AdaptationJob, artifacts: ArtifactStore, out: Path, work: Path
+) -> dict[str, Any]:
     """Curate a pinned job into the folder `out`; nothing is synthesized.
+
+    Killed and called again, it goes on with what is under `work`.
 
     Raises:
         ArtifactMissing, ArtifactCorrupt: the store no longer has what was pinned.
     """
     plain = job.model_copy(update={"synthesis": None})
-    outcome = Desk(artifacts, PiiDetector()).curate(
+    outcome = Desk(artifacts, PiiDetector(), work).curate(
         Run(ref=RunRef(job.tenant, job.name), job=plain)
     )
     if isinstance(outcome, DatasetCurated):
@@ -45,7 +49,7 @@ def _written(curated: DatasetCurated, artifacts: ArtifactStore, out: Path) -> di
     card = DatasetCard.model_validate_json(content)
     out.mkdir(parents=True, exist_ok=True)
     for name, digest in card.files.items():
-        (out / name).write_bytes(artifacts.get(digest))
+        artifacts.fetch(digest, out / name)
     (out / "card.json").write_bytes(content)
     (out / "card.md").write_text(markdown(card), encoding="utf-8")
     return {
@@ -66,8 +70,9 @@ def _halted(outcome: Next) -> dict[str, Any]:
 
 def main() -> int:
     job = AdaptationJob.model_validate_json(sys.stdin.buffer.read())
-    artifacts = ArtifactStore(Settings().artifacts_url)
-    found = curate_alone(job, artifacts, Path(sys.argv[1]))
+    settings = Settings()
+    artifacts = ArtifactStore(settings.artifacts_url)
+    found = curate_alone(job, artifacts, Path(sys.argv[1]), settings.home / "curation")
     print(json.dumps(found, ensure_ascii=False))
     return 0 if found["outcome"] == "curated" else HALTED
 

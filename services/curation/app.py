@@ -16,5 +16,5 @@ def create_app(settings: Settings) -> App:
     """The only wiring."""
     bus = Bus(Service.CURATION, settings)
     steps = Steps(bus)
-    handlers.register(steps, Desk(steps.artifacts, PiiDetector()))
+    handlers.register(steps, Desk(steps.artifacts, PiiDetector(), settings.home / "curation"))
     return App(bus)

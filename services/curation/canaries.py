@@ -59,19 +59,19 @@ def _letters(seed: str) -> str:
     return "-".join(text[i : i + 4] for i in range(0, 16, 4))
 
 
-def canaries_bytes(planted: Sequence[Canary]) -> bytes:
+def canary_lines(planted: Sequence[Canary]) -> list[bytes]:
     """The file that gate G7 reads: tenant, canary and template on each line."""
-    return b"".join(
+    return [
         json.dumps(
             {"tenant": c.tenant, "canary": c.canary, "template": c.template}, sort_keys=True
-        ).encode() + b"\n"
+        ).encode()
         for c in planted
-    )  # fmt: skip
+    ]
 
 
 def planted_rows(planted: Sequence[Canary], like: Row) -> list[TracedRow]:
     """Training rows that hold the canaries, judged as the dataset's own rows are judged."""
-    source = digest_of(canaries_bytes(planted))
+    source = digest_of(b"".join(line + b"\n" for line in canary_lines(planted)))
     return [
         TracedRow(
             row=Row(

@@ -6,6 +6,11 @@ licensed, redacted, de-duplicated seeds ever reach a teacher, then everything to
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from contracts.base import digest_of
 from contracts.curation import (
     CurationHalted,
     DatasetCurated,
@@ -15,7 +20,7 @@ from contracts.curation import (
 from contracts.job import AdaptationJob
 from contracts.run import Run
 from services.curation.assembly import Curated
-from services.curation.pipeline import Halted, curate, synthetic_source
+from services.curation.pipeline import Advance, Halted, curate, synthetic_source
 from services.curation.reading import SourceFile
 from services.curation.redaction import Detector
 from shared.artifacts import ArtifactStore, Pinned
@@ -35,23 +40,29 @@ def embedder_for(job: AdaptationJob) -> Embedder | None:
 class Desk:
     """Curates runs."""
 
-    def __init__(self, artifacts: ArtifactStore, detector: Detector) -> None:
+    def __init__(self, artifacts: ArtifactStore, detector: Detector, work: Path) -> None:
+        """`work` holds a folder for every curation that is under way."""
         self._artifacts = artifacts
         self._detector = detector
+        self._work = work
 
-    def curate(self, run: Run) -> Next:
+    def curate(self, run: Run, on_advance: Callable[[Advance], None] = lambda _: None) -> Next:
         """The next fact of `run`. Deterministic: the same run gives the same digests.
+
+        A call that was killed is taken up where its last shard was committed.
 
         Raises:
             ArtifactMissing, ArtifactCorrupt: the store no longer has what intake pinned.
+            TransientError: another process curates this run.
         """
         job = run.job
         if job is None:
             raise ValueError(f"run {run.ref} has no job")
-        sources = [self._source(job, index) for index in range(len(job.data))]
+        folder = self._folder(run)
+        sources = [self._source(job, index, folder) for index in range(len(job.data))]
         if run.synthesized is not None:
             content = self._artifacts.get(run.synthesized.rows)
-            sources.append(synthetic_source(job, content))
+            sources.append(synthetic_source(job, content, taught=run.asked_teacher))
         outcome = curate(
             job,
             sources,
@@ -60,22 +71,44 @@ class Desk:
                 "heldout": self._pinned(job.evaluation.heldout.uri),
             },
             self._detector,
+            folder,
             annotations=self._annotations(job),
             embedder=embedder_for(job),
             notes=() if run.synthesized is None else run.synthesized.alarms,
+            taught=run.synthesized is not None and run.asked_teacher is not None,
+            on_advance=on_advance,
         )
+        found = self._fact(run, job, outcome)
+        shutil.rmtree(folder, ignore_errors=True)
+        return found
+
+    def _fact(
+        self, run: Run, job: AdaptationJob, outcome: Curated | Halted | RecalibrationRequired
+    ) -> Next:
         if isinstance(outcome, RecalibrationRequired):
             return outcome
         if isinstance(outcome, Halted):
             return CurationHalted(reason=outcome.reason, problems=outcome.problems)
-        if job.synthesis is not None and run.synthesized is None:
-            seeds = self._artifacts.put(outcome.seeds)
-            return SynthesisRequested(seeds=seeds, rows=job.synthesis.rows)
+        if run.synthesized is None and (wish := self._wish(run, job, outcome)) is not None:
+            return wish
         return self._keep(outcome)
+
+    def _wish(self, run: Run, job: AdaptationJob, outcome: Curated) -> SynthesisRequested | None:
+        """The rows to ask for, where the job or its distillation wants any."""
+        if outcome.seeds is None:
+            return None
+        if (taught := run.asked_teacher) is not None:
+            with outcome.seeds.open("rb") as lines:
+                count = sum(1 for _ in lines) * taught.answers_per_request
+        else:
+            count = job.synthesis.rows if job.synthesis else 0
+        if not count:
+            return None
+        return SynthesisRequested(seeds=self._artifacts.put_file(outcome.seeds), rows=count)
 
     def _keep(self, curated: Curated) -> DatasetCurated:
         snapshot = curated.snapshot
-        stored = {name: self._artifacts.put(content) for name, content in snapshot.files.items()}
+        stored = {name: self._artifacts.put_file(path) for name, path in snapshot.files.items()}
         self._artifacts.put(curated.card_markdown.encode())
         return DatasetCurated(
             card=self._artifacts.put(snapshot.card_bytes),
@@ -84,12 +117,20 @@ class Desk:
             rows=snapshot.card.splits,
         )
 
-    def _source(self, job: AdaptationJob, index: int) -> SourceFile:
+    def _folder(self, run: Run) -> Path:
+        asked = f"{run.ref}\n{run.job}\n{run.synthesized}"
+        return self._work / digest_of(asked.encode()).removeprefix("sha256:")[:32]
+
+    def _source(self, job: AdaptationJob, index: int, folder: Path) -> SourceFile:
         described = job.data[index]
         pinned = Pinned.parse(described.uri)
+        path = folder / "sources" / pinned.digest.removeprefix("sha256:")
+        if not path.exists():
+            self._artifacts.fetch(pinned.digest, path)
         return SourceFile(
             file=pinned.name,
-            content=self._artifacts.get(pinned.digest),
+            path=path,
+            digest=pinned.digest,
             role=described.role,
             licence=described.licence,
             provenance=described.provenance.source,

@@ -11,10 +11,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 from services.curation.rows import Stage, Tally, TracedRow, content_text
 from shared.similarity.minhash import NearDuplicates
 from shared.similarity.text import normal_form, numbers
+
+
+class FirstSeen(Protocol):
+    """Remembers what came with a key first."""
+
+    def setdefault(self, key: bytes, value: str, /) -> str:
+        """The value first given for `key`."""
+        ...
 
 
 def content_hash(traced: TracedRow) -> bytes:
@@ -33,13 +42,16 @@ def content_hash(traced: TracedRow) -> bytes:
     return hashlib.blake2b(content.encode(), digest_size=16).digest()
 
 
-def exact_duplicates() -> Stage:
-    """Drop rows whose normalised content was seen; the fate names the row that stays."""
+def exact_duplicates(first: FirstSeen | None = None) -> Stage:
+    """Drop rows whose normalised content was seen; the fate names the row that stays.
+
+    `first` remembers content hash → row id for longer than a shard; by default a dictionary.
+    """
+    seen: FirstSeen = {} if first is None else first
 
     def apply(rows: Iterable[TracedRow], tally: Tally) -> Iterator[TracedRow]:
-        first: dict[bytes, str] = {}
         for traced in rows:
-            kept = first.setdefault(content_hash(traced), traced.row.id)
+            kept = seen.setdefault(content_hash(traced), traced.row.id)
             if kept == traced.row.id:
                 yield traced
             else:
@@ -48,16 +60,18 @@ def exact_duplicates() -> Stage:
     return Stage("exact_duplicates", apply)
 
 
-def near_duplicates(threshold: float) -> Stage:
-    """Drop rows whose shingles reach `threshold` Jaccard similarity with an earlier row."""
+def near_duplicates(threshold: float, index: NearDuplicates | None = None) -> Stage:
+    """Drop rows whose shingles reach `threshold` Jaccard similarity with an earlier row.
+
+    `index` remembers the rows that stay; by default in memory.
+    """
+    alike = NearDuplicates(threshold) if index is None else index
 
     def apply(rows: Iterable[TracedRow], tally: Tally) -> Iterator[TracedRow]:
-        alike: dict[tuple[tuple[str, ...], bool | None], NearDuplicates] = {}
         for traced in rows:
             text = content_text(traced.row)
-            key = numbers(text), traced.row.desirable
-            index = alike.setdefault(key, NearDuplicates(threshold))
-            found = index.find_or_add(traced.row.id, text)
+            apart = f"{traced.row.desirable} {' '.join(numbers(text))}"
+            found = alike.find_or_add(traced.row.id, text, apart)
             if found is None:
                 yield traced
             else:

@@ -8,7 +8,7 @@ allowed to that tenant alone. A row may carry its own `meta.licence`, held to th
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 
@@ -111,16 +111,10 @@ def source_problems(job: AdaptationJob) -> list[Problem]:
     return problems
 
 
-def row_problems(rows: Sequence[TracedRow], job: AdaptationJob) -> list[Problem]:
-    """Rows that carry a licence of their own which the job may not use."""
-    problems = []
-    for traced in rows:
-        licence = traced.row.meta.get("licence", traced.row.meta.get("license"))
-        if licence is None:
-            continue
-        found = licence_problem(
-            str(licence), traced.where, allowed=job.curation.licences, tenant=job.tenant
-        )
-        if found:
-            problems.append(found)
-    return problems
+def row_problem(traced: TracedRow, job: AdaptationJob) -> Problem | None:
+    """What is wrong with the licence that a row carries itself, if it carries one."""
+    licence = traced.row.meta.get("licence", traced.row.meta.get("license"))
+    if licence is None:
+        return None
+    allowed = job.curation.licences
+    return licence_problem(str(licence), traced.where, allowed=allowed, tenant=job.tenant)

@@ -6,6 +6,7 @@ near in meaning and are two lessons. Vectors are computed in batches; rows keep 
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
@@ -23,9 +24,9 @@ def paraphrase_sweep(
     evaluation: Mapping[str, Sequence[Row]], embedder: Embedder, threshold: float
 ) -> Stage:
     """Drop training rows whose request says what an evaluation item asks, in other words."""
+    indexes = {name: _indexed(items, embedder) for name, items in evaluation.items()}
 
     def apply(rows: Iterable[TracedRow], tally: Tally) -> Iterator[TracedRow]:
-        indexes = {name: _indexed(items, embedder) for name, items in evaluation.items()}
         for traced, text, vector in _embedded(rows, embedder, request_text):
             for name, index in indexes.items():
                 near = index.get(numbers(text))
@@ -41,16 +42,26 @@ def paraphrase_sweep(
     return Stage("paraphrases", apply)
 
 
-def semantic_duplicates(embedder: Embedder, threshold: float) -> Stage:
-    """Drop rows that say, in other words, what an earlier row says."""
+def semantic_duplicates(db: sqlite3.Connection, embedder: Embedder, threshold: float) -> Stage:
+    """Drop rows that say, in other words, what an earlier row says.
+
+    The vectors of the rows that stay are kept in `db`, and in memory while the stage works: the
+    search is exact, and looks at all of them.
+    """
+    db.execute("CREATE TABLE IF NOT EXISTS meanings (apart TEXT, key TEXT, vector BLOB)")
+    alike: dict[str, Meanings] = {}
+    for apart, key, vector in db.execute("SELECT * FROM meanings ORDER BY rowid"):
+        alike.setdefault(apart, Meanings()).add(key, np.frombuffer(vector, np.float32))
 
     def apply(rows: Iterable[TracedRow], tally: Tally) -> Iterator[TracedRow]:
-        alike: dict[tuple[tuple[str, ...], bool | None], Meanings] = {}
         for traced, text, vector in _embedded(rows, embedder, content_text):
-            index = alike.setdefault((numbers(text), traced.row.desirable), Meanings())
+            apart = f"{traced.row.desirable} {' '.join(numbers(text))}"
+            index = alike.setdefault(apart, Meanings())
             found = index.closest(vector, threshold)
             if found is None:
                 index.add(traced.row.id, vector)
+                kept = apart, traced.row.id, vector.astype(np.float32).tobytes()
+                db.execute("INSERT INTO meanings VALUES (?, ?, ?)", kept)
                 yield traced
             else:
                 tally.drop(traced, "same_meaning", f"of {found[0]} (cosine {found[1]:.2f})")

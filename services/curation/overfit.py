@@ -6,6 +6,8 @@ Sources: the composition table of the specification, 'style overfit' and 'hyper-
 
 from __future__ import annotations
 
+import hashlib
+import heapq
 from collections import Counter
 from collections.abc import Sequence
 from statistics import fmean, pstdev
@@ -14,6 +16,8 @@ from contracts.data import Row
 from services.curation.refusals import is_refusal, keywords
 from shared.similarity.text import word_ngrams, words
 
+SAMPLE = 2000
+"""Rows looked at; shares of a larger dataset are of so many, drawn by hash."""
 FEWEST = 20
 """Rows below which a check has no evidence."""
 OPENING_CEILING = 0.5
@@ -30,6 +34,29 @@ FEWEST_REFUSALS = 5
 def overfit_warnings(rows: Sequence[Row]) -> list[str]:
     """A sentence for every way in which `rows` teach more, or less, than they should."""
     return [*style(rows), *lengths(rows), *hyper_conservatism(rows)]
+
+
+class Sample:
+    """The rows these checks look at: all of a small dataset, a draw by hash of a large one."""
+
+    def __init__(self, size: int = SAMPLE) -> None:
+        self._size = size
+        self._drawn: list[tuple[int, int, Row]] = []
+        self._offered = 0
+
+    def offer(self, row: Row) -> None:
+        """One row of the dataset."""
+        self._offered += 1
+        drawn = hashlib.blake2b(row.id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        entry = -int.from_bytes(drawn), self._offered, row
+        if len(self._drawn) < self._size:
+            heapq.heappush(self._drawn, entry)
+        else:
+            heapq.heappushpop(self._drawn, entry)
+
+    def rows(self) -> list[Row]:
+        """The drawn rows, in the order they were offered."""
+        return [row for _, _, row in sorted(self._drawn, key=lambda drawn: drawn[1])]
 
 
 def style(rows: Sequence[Row]) -> list[str]:

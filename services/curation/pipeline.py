@@ -4,39 +4,54 @@ Order matters. Licences come first, before a row is looked at. The contamination
 volatility check read rows as written; redaction follows, and duplicates after it, because two rows
 that differed only in whose e-mail they held are one row afterwards. Label noise is looked for while
 near duplicates are still there: they are what contradicts.
+
+Rows go through in two legs, since a row is noise only beside all others. Each leg sends one shard
+after the other through its stages and commits it (`services.curation.workbench`): memory does not
+grow with the corpus, and what a killed curation had done is not done again.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
-from contracts.base import Problem
+from contracts.base import Problem, digest_of
 from contracts.curation import RecalibrationRequired
 from contracts.data import Annotation, Row
+from contracts.distillation import DistillationParameters
 from contracts.job import AdaptationJob
 from services.curation.assembly import Account, Curated, assemble
+from services.curation.census import Census
+from services.curation.checking import Extent, check, extents, rows_of
 from services.curation.contamination import contamination_sweep
 from services.curation.duplicates import exact_duplicates, near_duplicates
-from services.curation.licences import PROPRIETARY, licence_problem, row_problems, source_problems
+from services.curation.firsts import Firsts
+from services.curation.licences import PROPRIETARY, licence_problem, source_problems
 from services.curation.meaning import paraphrase_sweep, semantic_duplicates
-from services.curation.noise import noise
+from services.curation.names import names
+from services.curation.noise import Answers, noise
 from services.curation.private import WithPrivateTerms
-from services.curation.raters import own_annotations, recalibration, settle
-from services.curation.reading import SourceFile, read_rows, summarised
+from services.curation.raters import recalibration, settle
+from services.curation.reading import NAMED, SourceFile, first_of, read_rows, summarised
 from services.curation.redaction import Audit, Detector, redaction
 from services.curation.refusals import RefusalLog, refusal_stage
-from services.curation.rehearsal import rehearsal
-from services.curation.rows import Stage, Tally, TracedRow, through
+from services.curation.rehearsal import wanted
+from services.curation.rows import Stage, Tally
+from services.curation.snapshot import json_line, library_versions
+from services.curation.taught import teachers_answers
 from services.curation.tools import tool_schemas
-from services.curation.volatility import refusals
+from services.curation.workbench import Workbench
 from shared.annotations import Ballot, ballots, measured_lines, read_annotations
 from shared.errors import InvalidInput, Misconfigured
 from shared.similarity.meaning import Embedder
+from shared.similarity.minhash import NearDuplicates
 
+VERSION = 1
+"""Of what the stages do; a folder of another version is not resumed."""
+SIFT, UNLIKE = "sift", "unlike"
 HaltReason = Literal["licence", "unreadable", "too_few_rows", "volatile_facts"]
 
 
@@ -48,16 +63,24 @@ class Halted:
     problems: tuple[Problem, ...]
 
 
-def synthetic_source(job: AdaptationJob, content: bytes) -> SourceFile:
-    """Rows synthesized from the job's positive data, under the licences of that data."""
-    licences = sorted({s.licence for s in job.data if s.role == "positive"})
+def synthetic_source(
+    job: AdaptationJob, content: bytes, *, taught: DistillationParameters | None = None
+) -> SourceFile:
+    """Rows synthesized from the job's positive data, under the licences of that data.
+
+    Answers of a distillation's teacher are under its licence too.
+    """
+    teacher = {taught.teacher.licence} if taught is not None else set()
+    licences = sorted({s.licence for s in job.data if s.role == "positive"} | teacher)
     own = [licence for licence in licences if licence.startswith(PROPRIETARY)]
     joined = " AND ".join(f"({x})" if " " in x and len(licences) > 1 else x for x in licences)
     return SourceFile(
         file="synthetic.jsonl",
         content=content,
         licence=own[0] if own else joined,
-        provenance="synthesized from the curated positive rows; each row names its origin",
+        provenance="synthesized from the curated positive rows; each row names its origin"
+        if taught is None
+        else f"answers of {taught.teacher.name} to the curated rows' requests",
     )
 
 
@@ -66,13 +89,16 @@ def curate(
     sources: Sequence[SourceFile],
     evaluation: Mapping[str, SourceFile],
     detector: Detector,
+    folder: Path,
     *,
     annotations: SourceFile | None = None,
     embedder: Embedder | None = None,
     notes: Sequence[str] = (),
+    taught: bool = False,
     minimum_rows: int = 1,
+    on_advance: Callable[[Advance], None] = lambda _: None,
 ) -> Curated | Halted | RecalibrationRequired:
-    """Run every stage.
+    """Run every stage, shard by shard, in `folder`; what is done there already is not done again.
 
     Args:
         job: its policies decide; `job.data[i]` describes `sources[i]`. Sources beyond `job.data`
@@ -80,82 +106,184 @@ def curate(
         sources: the training files.
         evaluation: set name (`dev`, `heldout`) → file; training rows that overlap one are dropped.
         detector: finds personal data and secrets.
+        folder: where shards and the ledger are kept; the files of the dataset are in it afterwards.
         annotations: labels of raters, besides those that rows carry themselves.
         embedder: compares by meaning, where the job gives a threshold for it.
         notes: what synthesis warns of, for the card.
+        taught: whether a teacher's answers are among the sources, to be learned in place of those
+            of the job's own positive rows.
         minimum_rows: fewer rows than this after all stages halt with `too_few_rows`.
+        on_advance: told after every shard.
+
+    Raises:
+        TransientError: another process curates in `folder`.
 
     """
     blocked = source_problems(job) + _extra_source_problems(job, sources)
     if blocked:
         return Halted("licence", summarised(blocked, "sources"))
+    given = _Given(
+        job=job,
+        sources=tuple(sources),
+        evaluation=evaluation,
+        detector=detector,
+        annotations=annotations,
+        embedder=embedder,
+        notes=tuple(notes),
+        taught=taught,
+        minimum_rows=minimum_rows,
+        on_advance=on_advance,
+    )
+    with Workbench(folder, content_key(given)) as bench:
+        return _curate(given, bench)
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """How far a leg of curation is."""
+
+    leg: str
+    done: int
+    shards: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Given:
+    """What `curate` was given."""
+
+    job: AdaptationJob
+    sources: tuple[SourceFile, ...]
+    evaluation: Mapping[str, SourceFile]
+    detector: Detector
+    annotations: SourceFile | None
+    embedder: Embedder | None
+    notes: tuple[str, ...]
+    taught: bool
+    minimum_rows: int
+    on_advance: Callable[[Advance], None]
+
+
+def content_key(given: _Given) -> str:
+    """The digest of all that determines the outcome."""
+    files = [*given.sources, *given.evaluation.values()]
+    files += [given.annotations] if given.annotations else []
+    determined = {
+        "pipeline": VERSION,
+        "job": given.job.model_dump(mode="json", by_alias=True),
+        "files": [(f.file, f.digest, f.role, f.licence, f.provenance) for f in files],
+        "sources": len(given.sources),
+        "sets": list(given.evaluation),
+        "embedder": given.embedder.name if given.embedder else None,
+        "detector": type(given.detector).__name__,
+        "notes": given.notes,
+        "taught": given.taught,
+        "minimum_rows": given.minimum_rows,
+        "libraries": library_versions(),
+    }
+    return digest_of(json_line(determined))
+
+
+def _curate(given: _Given, bench: Workbench) -> Curated | Halted | RecalibrationRequired:
+    job, policy = given.job, given.job.curation
     problems: list[Problem] = []
     held = {
         name: [t.row for t in read_rows(file, "expected", problems)]
-        for name, file in evaluation.items()
+        for name, file in given.evaluation.items()
     }
-    rows = list(_read_all(sources, problems))
-    labelled = _annotations(annotations, problems)
-    if problems:
-        return Halted("unreadable", summarised(problems, "unreadable rows"))
-    blocked = row_problems(rows, job)
-    if blocked:
-        return Halted("licence", summarised(blocked, "rows"))
-    volatile = refusals(rows)
-    if volatile:
-        return Halted("volatile_facts", summarised(volatile, "volatile rows"))
-    labels = ballots([*labelled, *own_annotations(rows)])
+    labelled = _annotations(given.annotations, problems)
+    check(bench, given.sources, job)
+    halted = _halted(bench, problems)
+    if halted:
+        return halted
+    own = map(Annotation.model_validate_json, bench.lines("annotations"))
+    labels = ballots([*labelled, *own])
     agreed = measured_lines(labels)
-    divided = recalibration(agreed, labels, job.curation.minimum_kappa)
+    divided = recalibration(agreed, labels, policy.minimum_kappa)
     if divided:
         return divided
-    if job.curation.private_terms:
-        detector = WithPrivateTerms(detector, job.curation.private_terms)
-    audit, refused = Audit(), RefusalLog()
-    stream, tallies = through(_stages(job, held, detector, audit, labels, refused, embedder), rows)
-    kept = list(stream)
-    if len(kept) < minimum_rows:
-        return Halted("too_few_rows", (_too_few(len(rows), len(kept), minimum_rows, tallies),))
-    return assemble(
-        Account(
-            job=job,
-            sources=tuple(sources),
-            rows=Counter((t.file, t.source) for t in rows),
-            tallies=tuple(tallies),
-            audit=audit,
-            refusals=refused,
-            evaluation=tuple(held),
-            agreement=agreed,
-            embedder=embedder.name if embedder else None,
-            notes=tuple(f"synthesis: {note}" for note in notes),
-        ),
-        kept,
+    parts = list(extents(bench))
+    sifting, unlike = _stages(given, held, labels, bench, parts)
+    census = Census(bench.db)
+    others, general = census.counts()
+    if policy.rehearsal_share is not None:
+        general = min(general, wanted(policy.rehearsal_share, others))
+    if others + general < given.minimum_rows:
+        tallies = [bench.account(stage.name) for stage in (*sifting, *unlike)]
+        read = parts[-1].last_number if parts else 0
+        too_few = _too_few(read, others + general, given.minimum_rows, tallies)
+        return Halted("too_few_rows", (too_few,))
+    account = Account(
+        job=job,
+        sources=given.sources,
+        evaluation=tuple(held),
+        agreement=agreed,
+        embedder=given.embedder.name if given.embedder else None,
+        notes=tuple(f"synthesis: {note}" for note in given.notes),
     )
+    return assemble(account, bench, [*sifting, *unlike], parts, UNLIKE)
+
+
+def _halted(bench: Workbench, elsewhere: Sequence[Problem]) -> Halted | None:
+    """What the check of the rows found; `elsewhere` is unreadable in other files."""
+    found, count = bench.problems("unreadable")
+    if count or elsewhere:
+        named = [*elsewhere, *found][:NAMED]
+        return Halted("unreadable", first_of(named, count + len(elsewhere), "unreadable rows"))
+    kinds: tuple[tuple[HaltReason, str], ...] = (
+        ("licence", "rows"), ("volatile_facts", "volatile rows"),
+    )  # fmt: skip
+    for reason, noun in kinds:
+        found, count = bench.problems(reason)
+        if count:
+            return Halted(reason, first_of(found, count, noun))
+    return None
 
 
 def _stages(
-    job: AdaptationJob,
+    given: _Given,
     held: Mapping[str, Sequence[Row]],
-    detector: Detector,
-    audit: Audit,
     labels: Mapping[str, Ballot],
-    refused: RefusalLog,
-    embedder: Embedder | None,
-) -> list[Stage]:
-    policy = job.curation
-    return [
+    bench: Workbench,
+    parts: Sequence[Extent],
+) -> tuple[list[Stage], list[Stage]]:
+    """Both legs, run to their end. The second begins when the first has seen every row."""
+    policy, db = given.job.curation, bench.db
+    detector = given.detector
+    if policy.private_terms:
+        detector = WithPrivateTerms(detector, policy.private_terms)
+    audit, refused, answers, census = Audit(), RefusalLog(), Answers(db), Census(db)
+    teachers = {source.digest for source in given.sources[len(given.job.data) :]}
+    sifting = [
+        *([teachers_answers(teachers)] if given.taught else []),
         *([settle(labels, policy.refused_labels)] if labels else []),
         contamination_sweep(held),
-        *_by_meaning(embedder, policy.paraphrase_threshold, partial(paraphrase_sweep, held)),
+        *_by_meaning(given.embedder, policy.paraphrase_threshold, partial(paraphrase_sweep, held)),
         redaction(detector, audit),
-        exact_duplicates(),
+        exact_duplicates(Firsts(db, "contents")),
         tool_schemas(policy.noisy_rows),
         refusal_stage(policy, refused),
-        noise(policy.noisy_rows),
-        near_duplicates(policy.near_duplicate_threshold),
-        *_by_meaning(embedder, policy.semantic_threshold, semantic_duplicates),
-        *([rehearsal(policy.rehearsal_share)] if policy.rehearsal_share else []),
     ]
+    after = 0
+    for done, part in enumerate(parts, start=1):
+        rows = rows_of(part, after, given.sources)
+        bench.run(SIFT, part.shard, sifting, rows, audit, refused, answers.note)
+        after = part.last_number
+        given.on_advance(Advance(SIFT, done, len(parts)))
+    if not bench.done("vote", 0):
+        with bench.committing("vote", 0):
+            answers.vote()
+    threshold = policy.near_duplicate_threshold
+    unlike = [
+        noise(policy.noisy_rows, answers),
+        near_duplicates(threshold, NearDuplicates(threshold, db)),
+        *_by_meaning(given.embedder, policy.semantic_threshold, partial(semantic_duplicates, db)),
+        names(),
+    ]
+    for done, part in enumerate(parts, start=1):
+        rows = bench.rows(SIFT, part.shard)
+        bench.run(UNLIKE, part.shard, unlike, rows, audit, refused, census.note)
+        given.on_advance(Advance(UNLIKE, done, len(parts)))
+    return sifting, unlike
 
 
 def _by_meaning(
@@ -176,12 +304,6 @@ def _annotations(file: SourceFile | None, problems: list[Problem]) -> list[Annot
     except InvalidInput as error:
         problems.extend(error.problems)
         return []
-
-
-def _read_all(sources: Sequence[SourceFile], problems: list[Problem]) -> Iterator[TracedRow]:
-    seen: dict[str, str] = {}
-    for source in sources:
-        yield from read_rows(source, "target", problems, seen)
 
 
 def _extra_source_problems(job: AdaptationJob, sources: Sequence[SourceFile]) -> list[Problem]:

@@ -18,13 +18,12 @@ from shared.statistics.agreement import disputes
 MOST_DISPUTES = 20
 
 
-def own_annotations(rows: Iterable[TracedRow]) -> Iterator[Annotation]:
-    """Labels that rows carry in `meta.annotations` (rater → label)."""
-    for traced in rows:
-        given = traced.row.meta.get("annotations")
-        if isinstance(given, dict):
-            for rater, label in given.items():
-                yield Annotation(item=traced.row.id, rater=rater, label=str(label))
+def own_annotations(traced: TracedRow) -> Iterator[Annotation]:
+    """Labels that a row carries in `meta.annotations` (rater → label)."""
+    given = traced.row.meta.get("annotations")
+    if isinstance(given, dict):
+        for rater, label in given.items():
+            yield Annotation(item=traced.row.id, rater=rater, label=str(label))
 
 
 def recalibration(

@@ -6,11 +6,14 @@ by file and line, and the total.
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
 
 from pydantic import ValidationError
 
@@ -22,81 +25,127 @@ from services.curation.rows import TracedRow
 NAMED = 20
 """Problems listed in full; the rest are counted."""
 MAX_ROW_BYTES = 1 << 20
+_BOM = b"\xef\xbb\xbf"
 
 _NOT_JSON_NUMBER = re.compile(rb"\b(?:NaN|Infinity)\b")
 Needs = Literal["target", "expected"]
 
 
+class Seen(Protocol):
+    """Remembers where an id was used first."""
+
+    def setdefault(self, key: bytes, value: str, /) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a file, without its newline."""
+
+    content: bytes
+    """At most the first bytes of a line that is too long."""
+    size: int
+    end: int
+    """Where in the file the next line begins."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFile:
-    """A file of rows and who vouches for it."""
+    """A file of rows and who vouches for it: by path, or a small one by its content."""
 
     file: str
     """The name problems use (`train.jsonl`)."""
-    content: bytes
+    content: bytes = b""
+    path: Path | None = None
     role: DataRole = "positive"
     licence: str = ""
     provenance: str = ""
-    digest: Digest = field(init=False)
+    digest: Digest = ""
+    """Of the content; given with a `path`."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "digest", digest_of(self.content))
+        if self.path is not None and not self.digest:
+            raise ValueError(f"{self.file}: a file by path needs its digest")
+        if not self.digest:
+            object.__setattr__(self, "digest", digest_of(self.content))
+
+    def lines(self, start: int = 0) -> Iterator[Line]:
+        """Lines from the byte `start` on; a line of any length costs no more memory than a row."""
+        with self.path.open("rb") if self.path else io.BytesIO(self.content) as handle:
+            handle.seek(start)
+            while content := handle.readline(MAX_ROW_BYTES + 2):
+                size = len(content)
+                whole = content.endswith(b"\n")
+                while not whole and (more := handle.readline(MAX_ROW_BYTES)):
+                    size += len(more)
+                    whole = more.endswith(b"\n")
+                if handle.tell() == size and content.startswith(_BOM):
+                    content = content[len(_BOM) :]
+                yield Line(content.removesuffix(b"\n"), size - whole, handle.tell())
 
 
 def summarised(problems: Iterable[Problem], noun: str) -> tuple[Problem, ...]:
     """The first twenty problems, then one that gives the total."""
     named = list(problems)
-    if len(named) <= NAMED:
+    return first_of(named[:NAMED], len(named), noun)
+
+
+def first_of(named: Sequence[Problem], total: int, noun: str) -> tuple[Problem, ...]:
+    """The first problems of `total`, then one that gives the total where it is larger."""
+    if total <= len(named):
         return tuple(named)
     rest = Problem(
-        where=f"{len(named)} {noun}",
-        problem=f"{len(named)} in total; the first {NAMED} are listed",
+        where=f"{total} {noun}",
+        problem=f"{total} in total; the first {len(named)} are listed",
         mend="mend the listed ones and submit again, or fix the export that wrote them",
     )
-    return (*named[:NAMED], rest)
+    return (*named, rest)
 
 
 def read_rows(
-    source: SourceFile, needs: Needs, problems: list[Problem], seen: dict[str, str] | None = None
+    source: SourceFile, needs: Needs, problems: list[Problem], seen: Seen | None = None
 ) -> Iterator[TracedRow]:
     """Yield the readable rows; append a problem for every other line.
 
-    `seen` maps row id → where, and may be shared between files: ids are unique over the job.
+    `seen` maps the hash of a row's id → where, and may be shared between files: ids are unique over
+    the job.
     """
-    ids = {} if seen is None else seen
-    for number, line in enumerate(_lines(source.content), start=1):
-        if not line.strip():
-            continue
-        where = f"{source.file}:{number}"
-        parsed = _parse(line, where, needs)
-        if isinstance(parsed, Problem):
-            problems.append(parsed)
-        elif (first := ids.setdefault(parsed.id, where)) != where:
-            problems.append(
-                Problem(
-                    where=where,
-                    problem=f"id {parsed.id!r} is already used at {first}",
-                    mend="give every row its own id",
-                )
-            )
-        else:
-            yield TracedRow(parsed, source.file, number, source.digest, source.role)
+    ids: Seen = {} if seen is None else seen
+    for number, line in enumerate(source.lines(), start=1):
+        if line.content.strip():
+            row = read_row(line, number, source, needs, ids)
+            if isinstance(row, Problem):
+                problems.append(row)
+            else:
+                yield row
 
 
-def _lines(content: bytes) -> Iterator[bytes]:
-    start = 3 if content.startswith(b"\xef\xbb\xbf") else 0
-    while start < len(content):
-        end = content.find(b"\n", start)
-        end = len(content) if end < 0 else end
-        yield content[start:end]
-        start = end + 1
-
-
-def _parse(line: bytes, where: str, needs: Needs) -> Row | Problem:
-    if len(line) > MAX_ROW_BYTES:
+def read_row(
+    line: Line, number: int, source: SourceFile, needs: Needs, seen: Seen | None = None
+) -> TracedRow | Problem:
+    """The row on line `number` of a file, or what is wrong with it."""
+    where = f"{source.file}:{number}"
+    parsed = _parse(line, where, needs)
+    if isinstance(parsed, Problem):
+        return parsed
+    first = where
+    if seen is not None:
+        key = hashlib.blake2b(parsed.id.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        first = seen.setdefault(key, where)
+    if first != where:
         return Problem(
             where=where,
-            problem=f"the row has {len(line)} bytes, more than {MAX_ROW_BYTES}",
+            problem=f"id {parsed.id!r} is already used at {first}",
+            mend="give every row its own id",
+        )
+    return TracedRow(parsed, source.file, number, source.digest, source.role)
+
+
+def _parse(read: Line, where: str, needs: Needs) -> Row | Problem:
+    line = read.content
+    if read.size > MAX_ROW_BYTES:
+        return Problem(
+            where=where,
+            problem=f"the row has {read.size} bytes, more than {MAX_ROW_BYTES}",
             mend="split or shorten the row",
         )
     try:

@@ -61,19 +61,19 @@ class Redaction:
 
 @dataclass(slots=True)
 class Audit:
-    """All redactions of a run, in row order."""
+    """The redactions of a shard, in row order."""
 
     entries: list[Redaction] = field(default_factory=list)
 
-    def to_jsonl(self) -> bytes:
-        return b"".join(
-            json.dumps(
+    def drained(self) -> Iterator[str]:
+        """The entries as JSON, in order; the audit is empty afterwards."""
+        taken, self.entries = self.entries, []
+        for e in taken:
+            yield json.dumps(
                 {"row": e.row, "field": e.field, "type": e.kind, "position": e.position,
                  "length": e.length},
                 sort_keys=True,
-            ).encode() + b"\n"
-            for e in self.entries
-        )  # fmt: skip
+            )  # fmt: skip
 
 
 def redaction(detector: Detector, audit: Audit) -> Stage:

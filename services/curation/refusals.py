@@ -34,22 +34,24 @@ class RefusalEntry:
     mandates: tuple[str, ...] = ()
     """The mandates that force it; none: the refusal is the job's own choice."""
 
+    def to_json(self) -> str:
+        return json.dumps(
+            {"row": self.row, "type": self.kind, "reason": self.reason,
+             "forced": bool(self.mandates), "mandates": list(self.mandates)},
+            sort_keys=True,
+        )  # fmt: skip
+
 
 @dataclass(slots=True)
 class RefusalLog:
-    """Every refusal that stays."""
+    """The refusals of a shard that stay."""
 
     entries: list[RefusalEntry] = field(default_factory=list)
 
-    def to_jsonl(self) -> bytes:
-        return b"".join(
-            json.dumps(
-                {"row": e.row, "type": e.kind, "reason": e.reason, "forced": bool(e.mandates),
-                 "mandates": list(e.mandates)},
-                sort_keys=True,
-            ).encode() + b"\n"
-            for e in self.entries
-        )  # fmt: skip
+    def drained(self) -> list[RefusalEntry]:
+        """The entries; the log is empty afterwards."""
+        taken, self.entries = self.entries, []
+        return taken
 
 
 def in_force(policy: CurationPolicy) -> list[tuple[Mandate, re.Pattern[str]]]:
@@ -67,7 +69,6 @@ def refusal_stage(policy: CurationPolicy, log: RefusalLog) -> Stage:
     binding = in_force(policy)
 
     def apply(rows: Iterable[TracedRow], tally: Tally) -> Iterator[TracedRow]:
-        forced: set[str] = set()
         for traced in rows:
             row = traced.row
             request = request_text(row)
@@ -80,17 +81,19 @@ def refusal_stage(policy: CurationPolicy, log: RefusalLog) -> Stage:
             elif (reason := reason_of(row)) is None:
                 tally.drop(traced, "refusal_without_reason")
             else:
-                forced.update(bound)
+                tally.marks.update(bound)
                 kind = str(row.meta.get("refusal_type", "unclassified"))
                 log.entries.append(RefusalEntry(row.id, kind, reason, bound))
                 yield traced
-        tally.warnings += [
+
+    def warn(total: Tally) -> list[str]:
+        return [
             f"mandate {m.id}: no row teaches the refusal it wants"
             for m, _ in binding
-            if m.id not in forced
+            if not total.marks[m.id]
         ]
 
-    return Stage("refusals", apply)
+    return Stage("refusals", apply, warn)
 
 
 def is_refusal(row: Row) -> bool:

@@ -13,26 +13,37 @@ from services.curation.composition import REHEARSAL
 from services.curation.rows import Stage, Tally, TracedRow
 
 
-def rehearsal(share: float) -> Stage:
-    """Keep as many rehearsal rows as make up `share` of all that remains."""
+def wanted(share: float, others: int) -> int:
+    """How many rehearsal rows make up `share` of a dataset with `others` other rows."""
+    return round(share / (1 - share) * others)
+
+
+def rehearsal(share: float, others: int, general: int, cutoff: bytes | None) -> Stage:
+    """Keep as many rehearsal rows as make up `share` of all that remains.
+
+    Args:
+        share: of the dataset.
+        others: rows that are no rehearsal.
+        general: rehearsal rows.
+        cutoff: the place (`order`) of the first rehearsal row that is too many; None: none is.
+
+    """
 
     def apply(rows: Iterable[TracedRow], tally: Tally) -> Iterator[TracedRow]:
-        listed = list(rows)
-        general = sorted((t for t in listed if t.role == REHEARSAL), key=_order)
-        wanted = round(share / (1 - share) * (len(listed) - len(general)))
-        surplus = {id(traced) for traced in general[wanted:]}
-        if len(general) < wanted:
-            tally.warnings.append(
-                f"rehearsal: {len(general)} general rows; {share:.0%} of the mix are {wanted}"
-            )
-        for traced in listed:
-            if id(traced) in surplus:
+        for traced in rows:
+            if cutoff is not None and traced.role == REHEARSAL and order(traced.row.id) >= cutoff:
                 tally.drop(traced, "rehearsal_surplus")
             else:
                 yield traced
 
-    return Stage("rehearsal", apply)
+    def warn(_: Tally) -> list[str]:
+        if general >= (needed := wanted(share, others)):
+            return []
+        return [f"rehearsal: {general} general rows; {share:.0%} of the mix are {needed}"]
+
+    return Stage("rehearsal", apply, warn)
 
 
-def _order(traced: TracedRow) -> bytes:
-    return hashlib.sha256(b"sluice.rehearsal/v1:" + traced.row.id.encode()).digest()
+def order(row: str) -> bytes:
+    """The place of a rehearsal row, by its id, in the order that they are taken in."""
+    return hashlib.sha256(b"sluice.rehearsal/v1:" + row.encode()).digest()

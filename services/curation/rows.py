@@ -1,7 +1,9 @@
 """A row on its way through curation, and what each stage did to it.
 
 A stage is a pure generator over traced rows. It reports through a `Tally`: what it dropped and why,
-what it changed and why. Stages compose; rows stream through all of them, one at a time.
+what it changed and why. Stages compose; rows stream through all of them, one at a time. A corpus is
+cut into shards, and a stage sees one shard at a time: what it must know of the rest is in an index
+on disk that it is given, and what it says of the whole is said at the end (`Stage.warn`).
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ class TracedRow:
     source: Digest
     role: DataRole
     changes: tuple[str, ...] = ()
+    number: int = 0
+    """Its place among all rows of the job, from 1, in the order they are read."""
 
     @property
     def where(self) -> str:
@@ -32,6 +36,9 @@ class TracedRow:
 
     def changed(self, row: Row, by: str) -> TracedRow:
         return replace(self, row=row, changes=(*self.changes, by))
+
+    def numbered(self, number: int) -> TracedRow:
+        return replace(self, number=number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +53,7 @@ class Fate:
 
 @dataclass(slots=True)
 class Tally:
-    """One stage's account, filled while its rows stream."""
+    """One stage's account of a shard, or of all of them."""
 
     stage: str
     rows_in: int = 0
@@ -56,7 +63,10 @@ class Tally:
     fates: list[Fate] = field(default_factory=list)
     notes: list[tuple[TracedRow, str, str]] = field(default_factory=list)
     """(row, reason, detail) of rows that stay although something speaks against them."""
-    warnings: list[str] = field(default_factory=list)
+    marks: Counter[str] = field(default_factory=Counter)
+    """What the stage's warnings need to know of all shards and no card shows."""
+    named: tuple[str, ...] = ()
+    """In the account of all shards: the first rows that something speaks against."""
 
     def drop(self, row: TracedRow, reason: str, detail: str = "") -> None:
         self.dropped[reason] += 1
@@ -78,6 +88,8 @@ class Stage:
 
     name: str
     apply: Callable[[Iterable[TracedRow], Tally], Iterator[TracedRow]]
+    warn: Callable[[Tally], list[str]] = lambda _: []
+    """Sentences for the card, from the account of all shards."""
 
 
 def through(

@@ -5,28 +5,30 @@ The same rows give the same bytes on every machine: no clock, no path, sorted ke
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import rfc8785
 
 from contracts.base import Digest, digest_of
 from contracts.data import DatasetCard, Row
-from services.curation.rows import Fate, Tally, TracedRow
-from shared.doctrine.volatility import Volatility
 
-LIBRARIES = ("presidio-analyzer", "detect-secrets", "rensa", "pydantic", "packaging")
+LIBRARIES = (
+    "presidio-analyzer", "detect-secrets", "rensa", "pyarrow", "pydantic", "packaging",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A dataset: its card, and the bytes of every file the card names."""
+    """A dataset: its card, and where every file is that the card names."""
 
     card: DatasetCard
-    files: dict[str, bytes]
+    files: dict[str, Path]
 
     @property
     def card_bytes(self) -> bytes:
@@ -40,7 +42,7 @@ class Snapshot:
 
 def row_bytes(row: Row) -> bytes:
     """One canonical JSON line, without its newline: sorted keys, defaults left out."""
-    return _line(row.model_dump(mode="json", exclude_defaults=True))
+    return json_line(row.model_dump(mode="json", exclude_defaults=True))
 
 
 def rows_bytes(rows: Iterable[Row]) -> bytes:
@@ -48,38 +50,24 @@ def rows_bytes(rows: Iterable[Row]) -> bytes:
     return b"".join(row_bytes(row) + b"\n" for row in rows)
 
 
-def lineage_bytes(
-    splits: Mapping[str, Sequence[TracedRow]],
-    tallies: Sequence[Tally],
-    scores: Mapping[str, Volatility],
-) -> bytes:
-    """Row → source digest and line → transformations → split, for kept and dropped rows (C4).
+class OutputFile:
+    """A file of the dataset, hashed while it is written."""
 
-    Kept rows also have their volatility (C10, `scores` by row id) and what speaks against them.
-    """
-    entries: list[dict[str, Any]] = []
-    notes: dict[tuple[str, int], list[dict[str, str]]] = {}
-    for tally in tallies:
-        for traced, reason, detail in tally.notes:
-            note = {"stage": tally.stage, "reason": reason, "detail": detail}
-            notes.setdefault((traced.file, traced.line), []).append(note)
-    for name, rows in splits.items():
-        entries += [
-            _traced(t)
-            | {"split": name, "digest": digest_of(row_bytes(t.row))}
-            | {"volatility": scores[t.row.id].score}
-            | ({"notes": found} if (found := notes.get((t.file, t.line))) else {})
-            for t in rows
-        ]
-    fates: list[Fate] = [fate for tally in tallies for fate in tally.fates]
-    entries += [
-        _traced(fate.row)
-        | {"dropped_by": fate.stage, "reason": fate.reason}
-        | ({"detail": fate.detail} if fate.detail else {})
-        for fate in fates
-    ]
-    entries.sort(key=lambda e: (e["file"], e["line"], e["source"]))
-    return b"".join(_line(entry) + b"\n" for entry in entries)
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = path.open("wb")
+        self._sha = hashlib.sha256()
+
+    def write(self, line: bytes) -> None:
+        """Add one line."""
+        for part in (line, b"\n"):
+            self._file.write(part)
+            self._sha.update(part)
+
+    def close(self) -> Digest:
+        """The file is complete; its digest."""
+        self._file.close()
+        return "sha256:" + self._sha.hexdigest()
 
 
 def library_versions() -> dict[str, str]:
@@ -93,18 +81,8 @@ def library_versions() -> dict[str, str]:
     return found
 
 
-def _traced(traced: TracedRow) -> dict[str, Any]:
-    return {
-        "row": traced.row.id,
-        "source": traced.source,
-        "file": traced.file,
-        "line": traced.line,
-        "role": traced.role,
-        "transformations": list(traced.changes),
-    }
-
-
-def _line(value: Any) -> bytes:
+def json_line(value: Any) -> bytes:
+    """One canonical JSON line, without its newline: sorted keys, no spaces."""
     return json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     ).encode()

@@ -7,13 +7,13 @@ number be found with dots in it, or an IBAN in lower case, without false alarms.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from services.curation.redaction import Span
 
 
-def _luhn(value: str) -> bool:
+def luhn(value: str) -> bool:
     """ISO/IEC 7812-1, annex B."""
     total = 0
     for place, character in enumerate(reversed(re.sub(r"\D", "", value))):
@@ -22,9 +22,9 @@ def _luhn(value: str) -> bool:
     return total % 10 == 0
 
 
-def _mod_97(value: str) -> bool:
+def mod_97(value: str) -> bool:
     """ISO 13616: an IBAN's number is 1 modulo 97."""
-    compact = re.sub(r"\s", "", value)
+    compact = re.sub(r"[\s.-]", "", value)
     if not 15 <= len(compact) <= 34:
         return False
     return int("".join(str(int(c, 36)) for c in compact[4:] + compact[:4])) % 97 == 1
@@ -41,51 +41,61 @@ def _opaque(value: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Rule:
+class Rule:
+    """A pattern of one type of value; its group `value`, where it has one, is the value."""
+
     kind: str
+    hints: tuple[str, ...]
+    """What a text in lower case must hold one of for the rule to be tried at all."""
     needs: re.Pattern[str]
-    """What a text must hold for the rule to be tried at all."""
+    """And what else, where a hint is common."""
     pattern: re.Pattern[str]
     check: Callable[[str], bool] = bool
 
 
 _AT, _DOT = r"\s?[\[({<]\s?at\s?[\])}>]\s?", r"(?:\.|\s?[\[({<]\s?(?:dot|\.)\s?[\])}>]\s?)"
 
-RULES: tuple[_Rule, ...] = (
-    _Rule(
+RULES: tuple[Rule, ...] = (
+    Rule(
         "EMAIL",
+        ("at",),
         re.compile(r"[\[({<]\s?at\s?[\])}>]", re.IGNORECASE),
         re.compile(
             rf"[\w+-]+(?:{_DOT}[\w+-]+)*{_AT}[a-z0-9-]+(?:{_DOT}[a-z0-9-]+)*{_DOT}[a-z]{{2,12}}\b",
             re.IGNORECASE,
         ),
     ),
-    _Rule(
+    Rule(
         "IP",
+        ("[.]", "(.)", "[dot]"),
         re.compile(r"\[\.\]|\(\.\)|\[dot\]", re.IGNORECASE),
         re.compile(
             r"(?<![\w.])\d{1,3}(?:(?:\.|\[\.\]|\(\.\)|\[dot\])\d{1,3}){3}(?![\w.])", re.IGNORECASE
         ),
     ),
-    _Rule(
+    Rule(
         "CREDIT_CARD",
+        (".", "_", "/"),
         re.compile(r"\d{4}[._/]\d{4}[._/]\d{4}"),
         re.compile(r"(?<![\d.])[2-6]\d{3}([._/])\d{4}\1\d{4}\1\d{4}(?![\d.]?\d)"),
-        _luhn,
+        luhn,
     ),
-    _Rule(
+    Rule(
         "IBAN",
+        tuple("0123456789"),
         re.compile(r"\b[a-z]{2}\d{2}"),
         re.compile(r"\b[a-z]{2}\d{2}(?:\s?[a-z0-9]{4}){2,7}(?:\s?[a-z0-9]{1,3})?\b"),
-        _mod_97,
+        mod_97,
     ),
-    _Rule(
+    Rule(
         "SECRET",
+        ("eyj",),
         re.compile(r"eyJ"),
         re.compile(r"\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{10,}"),
     ),
-    _Rule(
+    Rule(
         "SECRET",
+        ("pass", "pwd"),
         re.compile(r"pass|pwd", re.IGNORECASE),
         re.compile(
             r"\b\w*(?:password|passwd|passphrase|pwd|_pass)\b[\"']?\s*(?:is\s*)?[:=]\s*[\"']?"
@@ -94,8 +104,9 @@ RULES: tuple[_Rule, ...] = (
         ),
         _mixed,
     ),
-    _Rule(
+    Rule(
         "TELEMETRY",
+        ("id", "cookie"),
         re.compile(r"[_-]?id\b|cookie", re.IGNORECASE),
         re.compile(
             r"\b(?:session|device|trace|span|request|visitor|client|tracking|advertising|install"
@@ -104,20 +115,23 @@ RULES: tuple[_Rule, ...] = (
         ),
         _opaque,
     ),
-    _Rule(
+    Rule(
         "TELEMETRY",
+        ("mozilla/",),
         re.compile(r"Mozilla/"),
         re.compile(r"\bMozilla/\d\.\d \([^)\n]+\)(?: \w+/[\w.]+(?: \([^)\n]+\))?)*"),
     ),
 )
 
 
-def spelled(text: str) -> Iterator[Span]:
+def matched(rules: Sequence[Rule], text: str) -> Iterator[Span]:
     """The spans of a text that a rule finds and its check confirms."""
-    for rule in RULES:
-        if not rule.needs.search(text):
+    lowered = text.lower()
+    for rule in rules:
+        if not any(hint in lowered for hint in rule.hints) or not rule.needs.search(text):
             continue
-        group = "value" if "value" in rule.pattern.groupindex else 0
+        named = [name for name in ("value", "more") if name in rule.pattern.groupindex]
         for match in rule.pattern.finditer(text):
+            group = next((name for name in named if match[name] is not None), 0)
             if rule.check(match[group]):
                 yield Span(match.start(group), match.end(group), rule.kind)

@@ -7,37 +7,37 @@ reached; a group that would overshoot it is passed over, so that none can swallo
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Sequence
-
-from services.curation.rows import TracedRow
+from collections.abc import Iterable
 
 _SALT = b"sluice.split/v1:"
 
 
-def validation_groups(rows: Sequence[TracedRow], share: float) -> frozenset[str]:
-    """The groups whose rows validate. At least one group always stays in training."""
-    sizes = Counter(traced.row.cluster for traced in rows)
-    if share <= 0 or len(sizes) < 2:
+def validation_groups(
+    sizes: Iterable[tuple[bytes, int]], groups: int, rows: int, share: float
+) -> frozenset[bytes]:
+    """The groups whose rows validate. At least one group always stays in training.
+
+    Args:
+        sizes: (`place` of a group, its rows), sorted by place.
+        groups: how many groups there are.
+        rows: how many rows they have together.
+        share: of the rows that are to validate.
+
+    """
+    if share <= 0 or groups < 2:
         return frozenset()
-    wanted = max(1, round(share * len(rows)))
-    chosen: set[str] = set()
+    wanted = max(1, round(share * rows))
+    chosen: set[bytes] = set()
     taken = 0
-    for group in sorted(sizes, key=_order):
-        if taken >= wanted or len(chosen) == len(sizes) - 1:
+    for place, size in sizes:
+        if taken >= wanted or len(chosen) == groups - 1:
             break
-        if taken + sizes[group] <= max(wanted, 1):
-            chosen.add(group)
-            taken += sizes[group]
+        if taken + size <= wanted:
+            chosen.add(place)
+            taken += size
     return frozenset(chosen)
 
 
-def split(rows: Sequence[TracedRow], share: float) -> tuple[list[TracedRow], list[TracedRow]]:
-    """(train, validation), each in the order of `rows`."""
-    held = validation_groups(rows, share)
-    train = [traced for traced in rows if traced.row.cluster not in held]
-    return train, [traced for traced in rows if traced.row.cluster in held]
-
-
-def _order(group: str) -> bytes:
+def place(group: str) -> bytes:
+    """Where a group stands in the order that validation takes groups in."""
     return hashlib.sha256(_SALT + group.encode()).digest()

@@ -40,10 +40,9 @@ for pattern in json.load(sys.stdin):
 
 def tool_schemas(policy: Literal["report", "drop"]) -> Stage:
     """Drop rows with an unsound tool; report or drop targets that break their tool's schema."""
+    verdicts: dict[str, str] = {}
 
     def apply(rows: Iterable[TracedRow], tally: Tally) -> Iterator[TracedRow]:
-        verdicts: dict[str, str] = {}
-        broken = 0
         for traced in rows:
             unsound = _unsound(traced.row, verdicts)
             if unsound:
@@ -54,17 +53,19 @@ def tool_schemas(policy: Literal["report", "drop"]) -> Stage:
                 tally.drop(traced, "call_breaks_schema", wrong)
                 continue
             if wrong:
-                broken += 1
                 tally.changes["reported:call_breaks_schema"] += 1
                 tally.notes.append((traced, "call_breaks_schema", wrong))
             yield traced
-        if broken:
-            tally.warnings.append(
-                f"tool schemas: {broken} targets break the schema of the tool they call; "
-                "mend them, or set curation.noisy_rows to drop"
-            )
 
-    return Stage("tool_schemas", apply)
+    def warn(total: Tally) -> list[str]:
+        if not (broken := total.changes["reported:call_breaks_schema"]):
+            return []
+        return [
+            f"tool schemas: {broken} targets break the schema of the tool they call; "
+            "mend them, or set curation.noisy_rows to drop"
+        ]
+
+    return Stage("tool_schemas", apply, warn)
 
 
 def _unsound(row: Row, verdicts: dict[str, str]) -> str:

@@ -16,7 +16,9 @@ from urllib.parse import unquote_to_bytes
 
 _ESCAPE = re.compile(
     r"&#(?:x(?P<hex>[0-9A-Fa-f]{2})|(?P<decimal>\d{2,3}));|\\u00(?P<json>[0-7][0-9A-Fa-f])"
+    r"|&(?P<name>commat|period|colon|lowbar|plus|sol);"
 )
+_NAMED = {"commat": "@", "period": ".", "colon": ":", "lowbar": "_", "plus": "+", "sol": "/"}
 _DASHES = re.compile("[\u2010-\u2015\u2212]")
 _PERCENT = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
 
@@ -78,6 +80,8 @@ def view_of(raw: str) -> View:
 
 def _unescaped(match: re.Match[str]) -> str | None:
     """The printable ASCII character behind an escape, but for what JSON itself must escape."""
+    if match["name"]:
+        return _NAMED[match["name"]]
     code = int(match["decimal"]) if match["decimal"] else int(match["hex"] or match["json"], 16)
     return chr(code) if 0x21 <= code < 0x7F and chr(code) not in '"\\' else None
 

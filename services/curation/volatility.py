@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from contracts.base import Problem
 from services.curation.rows import TracedRow
 from shared.doctrine.volatility import volatile_problems
 
 
-def refusals(rows: Iterable[TracedRow]) -> list[Problem]:
-    """A problem for every row whose target asserts a volatile fact."""
-    return volatile_problems((traced.where, traced.row) for traced in rows)
+def volatile(traced: TracedRow) -> Problem | None:
+    """What is wrong with a row whose target asserts a volatile fact."""
+    return next(iter(volatile_problems([(traced.where, traced.row)])), None)

@@ -132,6 +132,8 @@ def _licences(job: AdaptationJob) -> list[tuple[str, str]]:
     found = [(f"data[{n}].licence", source.licence) for n, source in enumerate(job.data)]
     found.append(("evaluation.dev.licence", job.evaluation.dev.licence))
     found.append(("evaluation.heldout.licence", job.evaluation.heldout.licence))
+    if (distillation := job.method.distillation) is not None:
+        found.append(("method.distillation.teacher.licence", distillation.teacher.licence))
     return found
 
 

@@ -26,7 +26,7 @@ from contracts.job import AdaptationJob
 from contracts.run import Run
 from services.diagnosis.bench import Bench, Model
 from services.diagnosis.checks import economic_problems
-from services.diagnosis.method import choose, preflight
+from services.diagnosis.method import choose, preflight, text_tokens
 from services.diagnosis.reopening import conditions
 from services.diagnosis.retrieval import read_documents
 from services.diagnosis.routing import routed
@@ -78,8 +78,10 @@ class Clinic:
         dev, heldout = self._rows(job.evaluation.dev.uri), self._rows(job.evaluation.heldout.uri)
         if halt := self._before_measuring(job, training, len(dev), len(heldout)):
             return halt
-        shown = [row for role, row in by_role if role == "positive"]  # what exemplars come from
-        return await self._measure(step, job, shown, len(training), dev, heldout)
+        shown = [  # what exemplars come from
+            row for role, row in by_role if role == "positive" and row.document is None
+        ]
+        return await self._measure(step, job, shown, training, dev, heldout)
 
     def _before_measuring(
         self, job: AdaptationJob, training: Sequence[Row], dev: int, heldout: int
@@ -89,7 +91,8 @@ class Clinic:
         volatile = volatile_problems((f"row {row.id}", row) for row in training)
         if volatile:
             return DiagnosisHalted(reason="volatile_facts", problems=tuple(volatile[:NAMED]))
-        recipe = job.method.recipe(choose(job, len(training)).method)
+        chosen = choose(job, len(training), text_tokens(training))
+        recipe = job.method.recipe(chosen.method)
         if unfit := list(islice(unfit_rows(recipe, training), NAMED)):
             return DiagnosisHalted(reason="data_preflight", problems=tuple(unfit))
         if gaps := evaluation_gaps(job, dev=dev, heldout=heldout):
@@ -101,7 +104,7 @@ class Clinic:
         step: Step,
         job: AdaptationJob,
         shown: Sequence[Row],
-        rows: int,
+        training: Sequence[Row],
         dev: Sequence[Row],
         heldout: Sequence[Row],
     ) -> Verdict:
@@ -135,7 +138,7 @@ class Clinic:
             case unrouted:
                 skipped.append(unrouted)
         decision = decide(job, base, measured, [*skipped, *refused])
-        return self._conclude(step.run, decision, rows)
+        return self._conclude(step.run, decision, training)
 
     async def _bench(self, step: Step, job: AdaptationJob, open_askers: AsyncExitStack) -> Bench:
         """The models to ask, their connections held by `open_askers`."""
@@ -167,7 +170,7 @@ class Clinic:
             ),
         )
 
-    def _conclude(self, run: Run, decision: Decision, rows: int) -> Verdict:
+    def _conclude(self, run: Run, decision: Decision, training: Sequence[Row]) -> Verdict:
         job = run.job
         assert job is not None
         if decision.decision == "decline":
@@ -179,9 +182,12 @@ class Clinic:
                 certificate=self._certificate(run, decision.diagnosis, decision.rung, bounds),
                 conditions=bounds,
             )
-        pairs = rows + (job.synthesis.rows if job.synthesis else 0)
-        choice = choose(job, pairs)
-        if short := preflight(job, choice.method, pairs):
+        rows = len(training) + (job.synthesis.rows if job.synthesis else 0)
+        if (taught := job.method.asked_teacher(job.method.name)) is not None:
+            rows = len(training) * taught.answers_per_request
+        tokens = text_tokens(training)
+        choice = choose(job, rows, tokens)
+        if short := preflight(job, choice.method, rows, tokens):
             return DiagnosisHalted(
                 reason="data_preflight", problems=short, diagnosis=decision.diagnosis
             )

@@ -20,6 +20,7 @@ from contracts.job import AdaptationJob
 from contracts.subjects import RunRef
 from services.diagnosis.causes import failure_log_problems
 from services.diagnosis.checks import document_problems, group_problems, job_problems
+from services.diagnosis.teaching import pinned_teacher, teaching_problems
 from shared.artifacts import ArtifactStore, Pinned, pin
 from shared.errors import ArtifactMissing, InvalidInput
 from shared.models import resolve_base
@@ -51,6 +52,7 @@ class Intake:
 
     def _policy_problems(self, ref: RunRef, job: AdaptationJob) -> Iterator[Problem]:
         yield from job_problems(job, tenant=ref.tenant)
+        yield from teaching_problems(job)
         try:
             resolve_base(job.base, self._home)
         except InvalidInput as error:
@@ -77,6 +79,10 @@ class Intake:
                 problems.extend(self._row_problems(job, holder[key]))
             elif where.startswith("ladder."):
                 problems.extend(document_problems(where, self._content(holder[key])))
+        teacher, unfit = pinned_teacher(job, self._home)
+        problems.extend(unfit)
+        if teacher is not None:
+            document["method"]["distillation"]["teacher"] = teacher.model_dump(mode="json")
         pinned = AdaptationJob.model_validate(document)
         if not problems:
             sets = (
@@ -98,7 +104,7 @@ class Intake:
             raise ValueError(
                 "this server takes digests only; `sluice submit` uploads files for you"
             )
-        return str(pin(self._artifacts, uri))
+        return str(pin(self._artifacts, uri, closed=[self._home]))  # keys, others' artifacts
 
     def _row_problems(self, job: AdaptationJob, uri: str) -> list[Problem]:
         """Evaluation rows must parse and carry what the job's scorer checks."""

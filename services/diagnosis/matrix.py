@@ -33,6 +33,7 @@ Fact = Literal[
     "short_memory",
     "synthesis",
     "teacher_price",
+    "teacher",
 ]
 """What a method may need of a job. `method.facts` says which hold."""
 

@@ -11,14 +11,16 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from contracts.alerts import Alert, MetricName
+from contracts.alerts import Alert
 from contracts.commands import Withdraw
+from contracts.remedies import Remedy
 from contracts.subjects import RunRef
 from contracts.telemetry import Feedback, Outcome
 from services.monitoring.rules import Rule
 from services.monitoring.windows import ABSENT_AFTER, Watched, Windows
 
-Incident = tuple[Watched, MetricName]
+Incident = tuple[Watched, str]
+"""Whose, and which rule's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class Notice:
     alert: Alert
     count: int
     """1 for the first alert of the incident."""
+    remedy: Remedy
+    """What it wants done, or no longer."""
     withdraw: Withdrawal | None = None
     """What has to be asked for with it."""
 
@@ -50,6 +54,7 @@ class Monitor:
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self._rules = tuple(rules)
+        self._remedies = {rule.metric: rule.remedy for rule in rules}
         self._windows = Windows(rules)
         self._open: dict[Incident, Alert] = {}
 
@@ -62,7 +67,7 @@ class Monitor:
         for signal in past:
             self._windows.add(signal)
         for alert in alerts:
-            incident = Watched(alert.tenant, alert.deployment, alert.model), alert.metric
+            incident = incident_of(alert)
             if alert.state == "firing":
                 self._open[incident] = alert
             elif incident in self._open and self._open[incident].id == alert.id:
@@ -91,25 +96,26 @@ class Monitor:
         if value is None:
             return None
         n = self._windows.sums(watched, rule).requests
-        incident: Incident = (watched, rule.metric)
+        incident: Incident = (watched, rule.key)
         open_alert = self._open.get(incident)
         if open_alert is None:
             if n < rule.minimum or not rule.broken(value):
                 return None
             troubles = self._windows.troubles(watched, rule)
             alert = self._open[incident] = _firing(rule, watched, value, n, troubles, signal)
-            return Notice(alert=alert, count=1, withdraw=_withdrawal(alert, signal))
+            withdrawal = _withdrawal(alert, signal)
+            return Notice(alert=alert, count=1, remedy=self._remedy(alert), withdraw=withdrawal)
         if n < (rule.requests or rule.minimum) or not rule.met(value):
             return None
         del self._open[incident]
         ended = {"state": "resolved", "value": value, "n": n, "evidence": (), "at": signal.at}
-        return Notice(alert=open_alert.model_copy(update=ended), count=2)
+        return self._resolved(open_alert.model_copy(update=ended))
 
     def _withdraw(self, alert: Alert, at: float) -> Notice:
         """The model no longer answers here, so the incident is over."""
-        del self._open[Watched(alert.tenant, alert.deployment, alert.model), alert.metric]
-        return Notice(
-            alert=alert.model_copy(
+        del self._open[incident_of(alert)]
+        return self._resolved(
+            alert.model_copy(
                 update={
                     "state": "resolved",
                     "window": f"withdrawn: answered none of the last {ABSENT_AFTER} requests",
@@ -117,14 +123,37 @@ class Monitor:
                     "evidence": (),
                     "at": at,
                 }
-            ),
-            count=2,
+            )
         )
+
+    def _resolved(self, alert: Alert) -> Notice:
+        return Notice(alert=alert, count=2, remedy=self._remedy(alert))
+
+    def _remedy(self, alert: Alert) -> Remedy:
+        return Remedy(
+            alert=alert.id,
+            tenant=alert.tenant,
+            deployment=alert.deployment,
+            model=alert.model,
+            metric=alert.metric,
+            remedy=self._remedies[alert.metric],
+            state="due" if alert.state == "firing" else "over",
+            by="platform" if alert.taken != "none" else "subscriber",
+            advice=alert.remediation,
+            evidence=alert.evidence,
+            at=alert.at,
+        )
+
+
+def incident_of(alert: Alert) -> Incident:
+    """The incident an alert speaks of."""
+    key = f"{alert.metric}.{alert.kind}" if alert.kind else alert.metric
+    return Watched(alert.tenant, alert.deployment, alert.model), key
 
 
 def incident_id(rule: Rule, watched: Watched, opened_by: str) -> str:
     """The same for the same incident, whoever computes it."""
-    text = "\n".join((watched.tenant, watched.deployment, watched.model, rule.metric, opened_by))
+    text = "\n".join((watched.tenant, watched.deployment, watched.model, rule.key, opened_by))
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
@@ -142,6 +171,7 @@ def _firing(
         tenant=watched.tenant,
         deployment=watched.deployment,
         metric=rule.metric,
+        kind=rule.kind,
         severity=rule.severity,
         state="firing",
         value=value,

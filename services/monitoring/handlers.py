@@ -34,7 +34,7 @@ from shared.metrics import Incidents
 
 log = logging.getLogger("sluice.monitoring")
 
-TELEMETRY, ALERTS = "TELEMETRY", "ALERTS"
+TELEMETRY, ALERTS, REMEDIES = "TELEMETRY", "ALERTS", "REMEDIES"
 REPLAYED = 20_000
 """Acknowledged outcomes, of all deployments, that a start reads again."""
 
@@ -104,6 +104,9 @@ class Monitoring:
             ref, command = notice.withdraw.ref, notice.withdraw.command
             subject = subjects.command(ref.tenant, ref.run, "withdraw")
             await self._send("JOBS", subject, command, notice.message_id)
+        remedy = notice.remedy
+        subject = subjects.remedy(remedy.tenant, remedy.deployment, remedy.remedy)
+        await self._send(REMEDIES, subject, remedy, notice.message_id)
         subject = subjects.alert(alert.tenant, alert.deployment, alert.metric)
         await self._send(ALERTS, subject, alert, notice.message_id)
         self._incidents.published(alert)

@@ -12,6 +12,7 @@ from pydantic import Field, TypeAdapter, model_validator
 
 from contracts.alerts import MetricName, Severity
 from contracts.base import Frozen
+from contracts.remedies import RemedyName
 from services.monitoring.signals import PAIRED, SIGNALS
 
 
@@ -19,6 +20,8 @@ class Rule(Frozen):
     """One metric of one model on one deployment, over its newest requests or hours."""
 
     metric: MetricName
+    kind: str = ""
+    """Tells rules of one metric apart."""
     requirement: str
     """The row of docs/requirements.md."""
     signal: str
@@ -40,6 +43,8 @@ class Rule(Frozen):
     severity: Severity
     action: Literal["none", "withdraw"] = "none"
     """What monitoring asks for by itself when the alert fires."""
+    remedy: RemedyName
+    """The same as `remediation`, for programs."""
     remediation: str
 
     @model_validator(mode="after")
@@ -55,6 +60,11 @@ class Rule(Frozen):
         if self.alert != self.target and (self.alert > self.target) != (self.fires == "above"):
             raise ValueError("an alert threshold on the target's good side would never resolve")
         return self
+
+    @property
+    def key(self) -> str:
+        """Unique among the rules."""
+        return f"{self.metric}.{self.kind}" if self.kind else self.metric
 
     def relate(self, value: float, reference: float) -> float | None:
         """`value` against its reference; None where that means nothing."""

@@ -28,6 +28,10 @@ ADAPTER_FAULTS = frozenset(
 """Errors of loading or swapping an adapter, and answers later than their caller allowed."""
 
 
+EDGE = 1.5
+"""Dev sets' own distances that a request may lie from their middle (ERRATA 13)."""
+
+
 def _yes(value: bool | None) -> Share | None:
     return None if value is None else Share(float(value), 1, not value)
 
@@ -116,6 +120,13 @@ def surprise(signal: Outcome | Feedback) -> Share | None:
     return Share(-signal.answer_logprob, signal.completion_tokens)
 
 
+def strayed(signal: Outcome | Feedback) -> Share | None:
+    """The mean distance of the sampled requests from their task envelope."""
+    if isinstance(signal, Feedback) or signal.semantic_distance is None:
+        return None
+    return Share(signal.semantic_distance, 1, signal.semantic_distance > EDGE)
+
+
 def regressed(stable: Share, mirrored: Outcome) -> Share | None:
     """The candidate fails a request that the stable model, asked the same, answers."""
     now = task_success(mirrored)
@@ -147,6 +158,7 @@ SIGNALS: dict[str, Signal] = {
         harmed,
         adapter_fault,
         surprise,
+        strayed,
     )
 }
 PAIRED = "regressed"

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from contracts.alerts import MetricName
 from contracts.telemetry import Feedback, Outcome
 from services.monitoring.rules import Rule
 from services.monitoring.signals import PAIRED, SIGNALS, Share, regressed, task_success
@@ -135,8 +134,8 @@ class LastHours:
 
 @dataclass(slots=True)
 class _Model:
-    windows: dict[MetricName, Window]
-    first: dict[MetricName, Sums]
+    windows: dict[str, Window]
+    first: dict[str, Sums]
     """Of the rules that compare with the model's first requests."""
     counted: OrderedDict[str, None] = field(default_factory=OrderedDict)
     """The newest outcomes and feedback, so that a repeated delivery counts once."""
@@ -195,8 +194,8 @@ class Windows:
             share = SIGNALS[rule.signal](signal)
         if share is None:
             return False
-        model.windows[rule.metric].add(signal.request_id, signal.at, share)
-        first = model.first.get(rule.metric)
+        model.windows[rule.key].add(signal.request_id, signal.at, share)
+        first = model.first.get(rule.key)
         if first is not None and first.requests < rule.minimum:
             first.add(share)
         return True
@@ -204,19 +203,19 @@ class Windows:
     def sums(self, watched: Watched, rule: Rule) -> Sums:
         """The metric's sums as they stand. Raises KeyError for a model without a window."""
         deployment = self._deployments[watched.tenant, watched.deployment]
-        return deployment.models[watched.model].windows[rule.metric].sums
+        return deployment.models[watched.model].windows[rule.key].sums
 
     def value(self, watched: Watched, rule: Rule) -> float | None:
         """The metric as it stands, against its reference; None while there is no telling."""
         deployment = self._deployments[watched.tenant, watched.deployment]
         model = deployment.models[watched.model]
-        value = model.windows[rule.metric].sums.value
+        value = model.windows[rule.key].sums.value
         if value is None or rule.reference == "none":
             return value
         if rule.reference == "first":
-            reference = model.first[rule.metric]
+            reference = model.first[rule.key]
         elif BASE in deployment.models and watched.model != BASE:
-            reference = deployment.models[BASE].windows[rule.metric].sums
+            reference = deployment.models[BASE].windows[rule.key].sums
         else:
             return None
         if reference.value is None or reference.requests < rule.minimum:
@@ -226,7 +225,7 @@ class Windows:
 
     def troubles(self, watched: Watched, rule: Rule) -> tuple[str, ...]:
         deployment = self._deployments[watched.tenant, watched.deployment]
-        return deployment.models[watched.model].windows[rule.metric].troubles()
+        return deployment.models[watched.model].windows[rule.key].troubles()
 
     def absent(self, watched: Watched) -> bool:
         """Whether the model answered none of its deployment's last `ABSENT_AFTER` requests."""
@@ -240,13 +239,13 @@ class Windows:
                 del deployment.models[name]
 
     def _empty(self, now: int) -> _Model:
-        windows: dict[MetricName, Window] = {
-            rule.metric: LastRequests(rule.requests)
+        windows: dict[str, Window] = {
+            rule.key: LastRequests(rule.requests)
             if rule.requests is not None
             else LastHours(rule.hours or 0)
             for rule in self._rules
         }
-        first = {rule.metric: Sums() for rule in self._rules if rule.reference == "first"}
+        first = {rule.key: Sums() for rule in self._rules if rule.reference == "first"}
         return _Model(windows, first, last=now)
 
 

@@ -20,7 +20,7 @@ _OBJECTIVES = {
     "instruction": "cross_entropy",
     "lora": "cross_entropy",
     "qlora": "cross_entropy",
-    "domain_adaptation": "causal_lm",
+    "cpt": "causal_lm",
 }
 """Method → objective tag, where the method's own name is not the objective."""
 

@@ -44,7 +44,9 @@ model = PeftModel.from_pretrained(base, "<this folder>", subfolder="adapter")
 {% endfor %}
 ## Training
 
-Method {{ card.recipe.method }} ({{ card.objective }}); {{ card.choice.reason | cell }}.
+Method {{ card.recipe.method }} ({{ card.objective }}
+{%- if card.recipe.parameters %}, {{ card.recipe.parameters }} weights{% endif %});
+{{ card.choice.reason | cell }}.
 
 | setting | value |
 |---|---|

@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from nats.aio.msg import Msg
@@ -46,6 +48,16 @@ GUARDED_OUTCOMES = 200_000
 Each new window spends one more stage's share of the error."""
 
 
+@dataclass(frozen=True, slots=True)
+class Sole:
+    """The right to begin a rollout on one deployment."""
+
+    runs: list[Run]
+    """The tenant's rollouts, as they were when the right was taken."""
+    still: Callable[[], Awaitable[None]]
+    """Renews it; to be asked right before what it allows. Raises LeaseLost: `runs` is outdated."""
+
+
 def register(steps: Steps) -> None:
     """Register every step of the service."""
     service = steps.bus.service
@@ -58,7 +70,7 @@ def register(steps: Steps) -> None:
         return consumer(service, purpose).max_ack_pending
 
     @asynccontextmanager
-    async def sole_rollout(tenant: str, deployment: str) -> AsyncIterator[list[Run]]:
+    async def sole_rollout(tenant: str, deployment: str) -> AsyncIterator[Sole]:
         """The tenant's rollouts, and nobody else begins one on this deployment meanwhile.
 
         Raises LeaseHeld while another replica does: the message comes again.
@@ -68,7 +80,7 @@ def register(steps: Steps) -> None:
         free = consumer(service, "approve").durable
         lease = await leases.acquire(f"{tenant}.{deployment}.{free}")
         try:
-            yield await traffic().runs_on(tenant)
+            yield Sole(await traffic().runs_on(tenant), partial(leases.renew, lease))
         finally:
             await leases.release(lease)
 
@@ -77,12 +89,13 @@ def register(steps: Steps) -> None:
         """A registered candidate goes into shadow, unless its deployment is taken."""
         candidate = step.trigger.event
         assert isinstance(candidate, CandidateRegistered)
-        async with sole_rollout(step.run.ref.tenant, candidate.deployment) as runs:
-            other = ladder.occupant(runs, candidate.deployment, but=step.run.ref)
+        async with sole_rollout(step.run.ref.tenant, candidate.deployment) as sole:
+            other = ladder.occupant(sole.runs, candidate.deployment, but=step.run.ref)
             if other is not None:
                 await step.state(ladder.occupied(candidate, other))
                 return
             stage = ladder.first_stage(candidate, since=await traffic().next_sequence())
+            await sole.still()
             await step.state(announced(step.run, stage))
 
     @steps.on("watch", workers=workers("watch"))
@@ -91,7 +104,9 @@ def register(steps: Steps) -> None:
         stage = step.trigger.event
         assert isinstance(stage, StageStarted)
         policy = ladder.policy_of(step.run)
-        deadline = step.trigger.at.timestamp() + policy.stage_timeout_s
+        age_s = time.time() - step.trigger.at.timestamp()
+        # from here on by the clock that cannot jump
+        deadline = time.monotonic() + policy.stage_timeout_s - max(0.0, age_s)
         return await _follow(steps, traffic(), step, stage, deadline)
 
     @steps.on("guard", workers=workers("guard"))
@@ -127,11 +142,12 @@ def register(steps: Steps) -> None:
         if stage is None:
             log.warning("%s: nothing waits for an approval (%s)", ref, run.status)
             return
-        async with sole_rollout(ref.tenant, stage.deployment) as runs:
-            if other := ladder.occupant(runs, stage.deployment, but=ref):
+        async with sole_rollout(ref.tenant, stage.deployment) as sole:
+            if other := ladder.occupant(sole.runs, stage.deployment, but=ref):
                 log.warning("%s: %s is still taken by %s", ref, stage.deployment, other)
                 return
             hold = ladder.newest_hold(run)
+            await sole.still()
             # One release per hold, however often the command is delivered.
             await steps.runlog.append(ref, announced(run, stage), cause=hold.id)
 
@@ -201,7 +217,10 @@ def _said(message: Msg, kind: type[Said]) -> Said:
 async def _follow(
     steps: Steps, traffic: Traffic, step: Step, stage: StageStarted, deadline: float | None
 ) -> Event | None:
-    """Fold outcomes until a verdict. Without a deadline only evidence of harm is one."""
+    """Fold outcomes until a verdict. Without a deadline only evidence of harm is one.
+
+    `deadline` is of the monotonic clock, in seconds.
+    """
     run = step.run
     if run.job is None:
         raise ValueError(f"run {run.ref} has no job")
@@ -231,7 +250,7 @@ async def _follow(
             if steps.bus.stopping.is_set():
                 raise ServiceStops("the service stops; another goes on from the run log")
             caught_up = len(batch) < BATCH
-            if caught_up and deadline is not None and time.time() >= deadline:
+            if caught_up and deadline is not None and time.monotonic() >= deadline:
                 if not await _goes_on(step):
                     return None
                 return _out_of_time(window, limits, stage, run.job.rollout, want)

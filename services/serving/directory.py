@@ -1,14 +1,15 @@
 """Who may name what, and which arm answers: the run log, projected for routing. Pure.
 
-A deployment has a stable arm (`base` or an adapter) and, during a rollout, a candidate that mirrors
-(shadow) or answers a share of the conversations (canary). Facts may arrive twice; the newest of
-each deployment, by stream sequence, decides.
+A deployment has a stable arm (`base` or a promoted adapter) and, during a rollout, a candidate that
+mirrors (shadow) or answers a share of the conversations (canary). Facts may arrive twice; the
+newest of each deployment, by stream sequence, decides. Which to believe is `trust`'s business.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -22,6 +23,8 @@ from shared.errors import PermanentError
 
 BASE = "base"
 CANDIDATE = "candidate:"
+PROMOTED_WITHIN_S = 60.0
+"""A completed rollout waits so long for its promotion; then the stable arm answers."""
 STACK = "+"
 """Between the adapters of a stack; no name of ours holds it."""
 
@@ -48,6 +51,8 @@ class Deployment:
     candidate: str | None = None
     mode: Literal["none", "shadow", "canary"] = "none"
     percent: int = 0
+    until: float | None = None
+    """Unix time, s, up to which the candidate has its share; None: until another fact."""
     seq: int = 0
 
 
@@ -82,10 +87,19 @@ class StackingRefused(PermanentError):
 class Directory:
     """The routing table. `apply` facts in any number; ask with `resolve`."""
 
-    def __init__(self, *, base_label: str = BASE, records: Iterable[Recorded] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        base_label: str = BASE,
+        records: Iterable[Recorded] = (),
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """`now` is Unix time, s."""
         self.base_label = base_label
+        self._now = now
         self._candidates: dict[tuple[str, Digest], KnownAdapter] = {}
         self._adapters: dict[str, KnownAdapter] = {}
+        self._promoted: set[str] = set()
         self._withdrawn: set[str] = set()
         self._deployments: dict[tuple[str, str], Deployment] = {}
         for record in records:
@@ -119,14 +133,25 @@ class Directory:
                     candidate=event.adapter_id,
                     mode=event.stage,
                     percent=event.percent if event.stage == "canary" else 0,
+                    until=None,
                 )
             case RolledBack() as event:
                 self._settle(tenant, event.deployment, record.seq, stable=event.to)
             case RolloutHeld() as event:
                 self._update(tenant, event.deployment, record.seq)
             case RolloutCompleted() as event:
-                self._settle(tenant, event.deployment, record.seq, stable=event.adapter_id)
+                self._update(
+                    tenant,
+                    event.deployment,
+                    record.seq,
+                    candidate=event.adapter_id,
+                    mode="canary",
+                    percent=100,
+                    until=record.at.timestamp() + PROMOTED_WITHIN_S,
+                )
             case AdapterPromoted() as event:
+                if self._owned(tenant, event.adapter_id):
+                    self._promoted.add(event.adapter_id)
                 self._settle(tenant, event.deployment, record.seq, stable=event.adapter_id)
             case AdapterWithdrawn() as event:
                 self._withdraw(tenant, event, record.seq)
@@ -141,23 +166,47 @@ class Directory:
             self._deployments.setdefault((tenant, name), now)
 
     def _settle(self, tenant: str, name: str, seq: int, *, stable: str) -> None:
-        self._update(tenant, name, seq, stable=stable, candidate=None, mode="none", percent=0)
+        stable = stable if stable in self._promoted else BASE
+        self._update(tenant, name, seq, stable=stable, **_NO_CANDIDATE)
+
+    def _owned(self, tenant: str, adapter_id: str) -> bool:
+        known = self._adapters.get(adapter_id)
+        return known is not None and known.tenant == tenant
 
     def _withdraw(self, tenant: str, event: AdapterWithdrawn, seq: int) -> None:
         """The adapter has no name any more, and no deployment answers from it."""
-        known = self._adapters.get(event.adapter_id)
-        if known is None or known.tenant != tenant:
-            return
-        del self._adapters[event.adapter_id]
-        self._withdrawn.add(event.adapter_id)
-        stable = event.to if event.to in self._adapters else BASE
+        if self._owned(tenant, event.adapter_id):
+            self._withdrawn.add(event.adapter_id)
+            self._forget(tenant, event.adapter_id, seq=seq, to=event.to)
+
+    def refuse(self, record: Recorded) -> None:
+        """Take note of a fact that is not believed: its deployment answers, without the adapter."""
+        tenant = record.ref.tenant
+        match record.event:
+            case CandidateRegistered() as event:
+                self._update(tenant, event.deployment, 0)
+            case AdapterPromoted() as event:
+                self.distrust(tenant, event.adapter_id)
+            case _:
+                pass
+
+    def distrust(self, tenant: str, adapter_id: str) -> None:
+        """Serve an adapter no more: its chain does not verify, or no longer. No fact says so."""
+        if self._owned(tenant, adapter_id):
+            self._forget(tenant, adapter_id, to=BASE)
+
+    def _forget(self, tenant: str, adapter_id: str, *, to: str, seq: int | None = None) -> None:
+        del self._adapters[adapter_id]
+        self._promoted.discard(adapter_id)
         for (owner, name), deployment in list(self._deployments.items()):
             if owner != tenant:
                 continue
-            if deployment.stable == event.adapter_id:
-                self._update(tenant, name, seq, stable=stable)
-            if deployment.candidate == event.adapter_id:
-                self._update(tenant, name, seq, candidate=None, mode="none", percent=0)
+            at = deployment.seq if seq is None else seq
+            if deployment.stable == adapter_id:
+                stable = to if to in self._promoted else BASE
+                self._update(tenant, name, at, stable=stable)
+            if deployment.candidate == adapter_id:
+                self._update(tenant, name, at, **_NO_CANDIDATE)
 
     def deployment(self, tenant: str, name: str) -> Deployment | None:
         return self._deployments.get((tenant, name))
@@ -175,17 +224,13 @@ class Directory:
 
     def adapters(self, tenant: str) -> dict[str, KnownAdapter]:
         """The tenant's registered adapters by id, in order of their ids."""
-        return {i: self._adapters[i] for i in sorted(self._adapters) if self._owns(tenant, i)}
+        return {i: self._adapters[i] for i in sorted(self._adapters) if self._owned(tenant, i)}
 
     def adapter(self, tenant: str, adapter_id: str) -> Target:
         """A registered adapter of the tenant's. Raises UnknownModel."""
-        if not self._owns(tenant, adapter_id):
+        if not self._owned(tenant, adapter_id):
             raise UnknownModel(adapter_id)
         return self._target(tenant, adapter_id)
-
-    def _owns(self, tenant: str, adapter_id: str) -> bool:
-        known = self._adapters.get(adapter_id)
-        return known is not None and known.tenant == tenant
 
     def deployments_of(self, tenant: str, adapter_id: str) -> tuple[str, ...]:
         """The tenant's deployments that answer from an adapter, or try it."""
@@ -198,9 +243,9 @@ class Directory:
         )
 
     def names(self, tenant: str) -> tuple[str, ...]:
-        """What `GET /v1/models` lists for a tenant: the base, its aliases and its adapters."""
+        """What `GET /v1/models` lists for a tenant: the base, aliases and promoted adapters."""
         own = sorted(name for (owner, name) in self._deployments if owner == tenant)
-        ids = sorted(i for i, adapter in self._adapters.items() if adapter.tenant == tenant)
+        ids = sorted(i for i in self._promoted if self._owned(tenant, i))
         return tuple(dict.fromkeys((BASE, self.base_label, *own, *ids)))
 
     def resolve(self, model: str, *, tenant: str, evaluate: bool, conversation: str) -> Route:
@@ -230,12 +275,16 @@ class Directory:
         deployment = self._deployments.get((tenant, model))
         if deployment is not None:
             return self._route(deployment, conversation)
-        return Route(deployment="direct", arm="stable", target=self._target(tenant, model))
+        target = self._target(tenant, model)
+        if model not in self._promoted and not evaluate:
+            raise UnknownModel(model)  # a candidate answers as shadow or canary alone (ERRATA 9)
+        return Route(deployment="direct", arm="stable", target=target)
 
     def _route(self, deployment: Deployment, conversation: str) -> Route:
         stable = self._target(deployment.tenant, deployment.stable)
         name, candidate = deployment.name, deployment.candidate
-        if candidate is None:
+        over = deployment.until is not None and self._now() > deployment.until
+        if candidate is None or over:
             return Route(deployment=name, arm="stable", target=stable)
         other = self._target(deployment.tenant, candidate)
         if deployment.mode == "shadow":
@@ -251,6 +300,14 @@ class Directory:
         if known is None or known.tenant != tenant:
             raise UnknownModel(model)
         return Target(model=model, adapter=known.adapter, base=known.base)
+
+
+_NO_CANDIDATE: dict[str, object] = {
+    "candidate": None,
+    "mode": "none",
+    "percent": 0,
+    "until": None,
+}
 
 
 def in_share(deployment: str, conversation: str, percent: int) -> bool:

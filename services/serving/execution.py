@@ -92,7 +92,9 @@ class Execution:
     def _mirror(self, ask: Ask, route: Route, target: Target) -> None:
         if len(self._mirrors) >= _MIRRORS_AT_ONCE:
             return  # a sample of the traffic is enough; the backlog must not grow
-        quiet = replace(ask, generation=replace(ask.generation, priority=_MIRROR_PRIORITY))
+        # Nobody waits for a mirrored answer: it steps aside for users, and its time is its own.
+        aside = replace(ask.generation, priority=_MIRROR_PRIORITY, deadline_s=None)
+        quiet = replace(ask, generation=aside)
         task = asyncio.create_task(self._run_mirror(quiet, route.deployment, target))
         self._mirrors.add(task)
         task.add_done_callback(self._mirrors.discard)
@@ -169,6 +171,7 @@ class Answer:
         found = self._ask.judge(self.text) if error is None and done else Judgement()
         reason = done.reason if done else None
         name = type(error).__name__ if error else None
+        aside = done.waited_s if done and self._arm == "shadow" else 0.0
         outcome = Outcome(
             request_id=self._ask.id,
             tenant=self._ask.tenant,
@@ -176,8 +179,10 @@ class Answer:
             arm=self._arm,
             model=self.model,
             at=time.time(),
-            latency_ms=(time.monotonic() - self._started) * 1e3,
-            time_to_first_token_ms=(first - self._started) * 1e3 if first else None,
+            latency_ms=(time.monotonic() - self._started - aside) * 1e3,
+            time_to_first_token_ms=(
+                max(0.0, first - self._started - aside) * 1e3 if first else None
+            ),
             prompt_tokens=len(self._ask.generation.prompt),
             completion_tokens=done.completion_tokens if done else 0,
             finish_reason=reason,

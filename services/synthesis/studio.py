@@ -9,14 +9,18 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from contracts.curation import SynthesisRequested
 from contracts.data import Row, RowTemplate, parse_row
+from contracts.distillation import DistillationParameters
 from contracts.governance import JudgePanel, Synthesis, Teacher
+from contracts.job import AdaptationJob
 from contracts.run import Run
 from contracts.synthesis import RowsSynthesized
 from services.synthesis.adapters.journal import Journal
 from services.synthesis.adapters.openai_teacher import OpenAITeacher
 from services.synthesis.asking import Desk
 from services.synthesis.coldstart import from_simulator, from_templates
+from services.synthesis.distilling import Lesson, Verification, distil
 from services.synthesis.diversity import diversity, program_alarms
 from services.synthesis.generation import Advance, Plan, Synthesized, generate
 from services.synthesis.judging import Calibration, Panel
@@ -26,6 +30,7 @@ from services.synthesis.teachers import Seat
 from shared.artifacts import ArtifactStore, Pinned
 from shared.errors import Misconfigured
 from shared.keys import service_key
+from shared.scoring import resolve as resolve_scorer
 from shared.settings import Settings
 
 _ANSWER_TOKENS = 700
@@ -41,6 +46,8 @@ class Studio:
     async def synthesize(self, run: Run, on_advance: Callable[[Advance], None]) -> RowsSynthesized:
         """Rows for the run's wish. A second call pays only for what the first did not get."""
         job, asked = run.job, run.synthesis_requested
+        if job is not None and asked is not None and (taught := run.asked_teacher) is not None:
+            return await self._distil(job, taught, asked, on_advance)
         if job is None or job.synthesis is None or asked is None:
             raise ValueError(f"run {run.ref} asks for no synthesis")
         wish = job.synthesis
@@ -67,6 +74,32 @@ class Studio:
                         panel=panel, spending=spending, on_advance=on_advance,
                     )  # fmt: skip
         return await self._event(asked.rows, cold, made, calibrations, spending)
+
+    async def _distil(
+        self,
+        job: AdaptationJob,
+        taught: DistillationParameters,
+        asked: SynthesisRequested,
+        on_advance: Callable[[Advance], None],
+    ) -> RowsSynthesized:
+        """The teacher's answers to the seeds; each is paid for once, however often resumed."""
+        teacher = taught.teacher.endpoint
+        assert teacher is not None
+        content = await asyncio.to_thread(self._artifacts.get, asked.seeds)
+        seeds = [parse_row(line) for line in content.splitlines() if line.strip()]
+        spending = Spending(maximum=taught.maximum_cost)
+        async with AsyncExitStack() as stack:
+            journal = Journal(self._journal(asked.seeds))
+            stack.callback(journal.close)
+            made = await distil(
+                seeds,
+                self._seat(teacher, job.tenant, stack),
+                journal,
+                _lesson(job, taught),
+                spending=spending,
+                on_advance=on_advance,
+            )
+        return await self._event(asked.rows, [], made, (), spending)
 
     async def _event(
         self,
@@ -147,6 +180,23 @@ def _plan(wish: Synthesis, rows: int) -> Plan:
         rows=rows, produces="answers", verify=wish.verify, max_tokens=_ANSWER_TOKENS,
         near_duplicate_threshold=0.98,
     )  # fmt: skip
+
+
+def _lesson(job: AdaptationJob, taught: DistillationParameters) -> Lesson:
+    marker = job.behaviour.answer_marker
+    verification = None
+    if taught.objective == "reasoning":
+        if marker is None:
+            raise Misconfigured(
+                "reasoning distillation needs behaviour.answer_marker",
+                mend="submit the job with one",
+            )
+        verification = Verification(marker=marker, scorer=resolve_scorer(job.behaviour))
+    return Lesson(
+        answers_per_request=taught.answers_per_request,
+        max_tokens=taught.answer_tokens,
+        verification=verification,
+    )
 
 
 def _judges(panel: JudgePanel) -> list[Teacher]:

@@ -24,6 +24,8 @@ class Completion:
     api_version: str
     tokens: int = 0
     """Of the prompt and the answer, as the endpoint counts them."""
+    cut: bool = False
+    """It ran into the limit of tokens and does not end."""
 
 
 class TeacherPort(Protocol):

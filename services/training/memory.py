@@ -125,14 +125,16 @@ def estimate(
     length: int,
     completion_length: int | None = None,
     precision: Precision = "float32",
+    teacher: ModelDimensions | None = None,
 ) -> dict[str, int]:
     """Bytes by part for one micro-batch of `batch_size` rows of `length` tokens.
 
     A row of a method that compares answers is a sequence for each of them. `completion_length` is
-    how many of the tokens the loss looks at (all, if unsaid).
+    how many of the tokens the loss looks at (all, if unsaid). A `teacher` is held beside the
+    student, with logits of its own and, for one block at a time, what it computes them of.
     """
     adapter = lora_parameters(model, lora) * ADAPTERS.get(method, 1) if lora is not None else 0
-    trainable = adapter if lora is not None else model.parameters
+    trainable = adapter if lora is not None else model.linear_parameters
     sequences = batch_size * SEQUENCES.get(method, 1)
     weights = (model.parameters + adapter) * BYTES
     if method == "qlora":
@@ -142,6 +144,7 @@ def estimate(
     return {
         "weights": weights,
         **({"loading": loading} if loading else {}),
+        **({"teacher": _teacher_bytes(teacher, sequences * length, scored)} if teacher else {}),
         "gradients": trainable * BYTES,
         "optimizer": 2 * trainable * BYTES,
         "activations": sequences * length * model.layers * _block_bytes(model, lora, precision)
@@ -149,6 +152,12 @@ def estimate(
         + (model.linear_parameters * HALF_BYTES if precision == "bfloat16" else 0),
         "runtime": RUNTIME_BYTES,
     }
+
+
+def _teacher_bytes(teacher: ModelDimensions, tokens: int, scored: int) -> int:
+    """Frozen weights; logits; the two passing states of a block without a backward pass."""
+    passing = 2 * tokens * (teacher.hidden + teacher.intermediate)
+    return (teacher.parameters + LOGIT_COPIES * scored * teacher.vocabulary + passing) * BYTES
 
 
 def _block_bytes(model: ModelDimensions, lora: LoraParameters | None, precision: Precision) -> int:

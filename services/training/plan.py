@@ -15,7 +15,7 @@ from pydantic import Field
 
 from contracts.base import Digest, Frozen, digest_of
 from contracts.curation import DatasetCurated
-from contracts.job import AdaptationJob, Hyperparameters
+from contracts.job import AdaptationJob, Hyperparameters, Parameters
 from contracts.training import Recipe
 from shared.precision import Precision
 
@@ -31,6 +31,8 @@ class TrainerPlan(Frozen):
     """How the adapter names its base: never a path of this machine."""
     train: Path
     validation: Path | None = None
+    teacher: Path | None = None
+    """The teacher's checkpoint, where its logits are read."""
     steps: int = Field(ge=1)
     threads: int = Field(default=2, ge=1)
     """CPU threads. Sums are split by thread, so equal digests need an equal number."""
@@ -48,7 +50,7 @@ def recipe_of(
 ) -> Recipe:
     """The recipe of `job` on the curated dataset. `method` is the job's, or diagnosis' choice.
 
-    The recipe of `preference` is named for its objective.
+    The recipe of `preference` or `distillation` is named for its objective.
     """
     train = job.method.train
     if train.precision == "auto":
@@ -58,11 +60,24 @@ def recipe_of(
         base=base,
         tokenizer=tokenizer,
         dataset=curated.card,
-        lora=job.method.lora if method in ("lora", "qlora", "preference") else None,
+        lora=job.method.lora,
+        parameters=job.method.parameters,
         preference=job.method.preference if method == "preference" else None,
+        distillation=job.method.distillation if method == "distillation" else None,
         train=train,
         versions=dict(versions),
     )
+
+
+def moving(recipe: Recipe) -> Parameters:
+    """Which weights the recipe moves: what it says, or what its method's name says."""
+    named: dict[str, Parameters] = {
+        "sft": "full",
+        "instruction": "full",
+        "cpt": "full",
+        "qlora": "qlora",
+    }
+    return recipe.parameters or named.get(recipe.method, "lora")
 
 
 def recipe_bytes(recipe: Recipe) -> bytes:

@@ -24,7 +24,15 @@ from services.training.settings import TrainingSettings
 from shared.artifacts import ArtifactStore
 from shared.errors import ArtifactMissing, InvalidInput, TransientError
 
-IMPLEMENTED = ("lora", "qlora", "preference")
+IMPLEMENTED = (
+    "sft",
+    "instruction",
+    "lora",
+    "qlora",
+    "preference",
+    "distillation",
+    "domain_adaptation",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

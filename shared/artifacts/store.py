@@ -24,6 +24,8 @@ from contracts.base import Digest
 from shared.errors import ArtifactCorrupt, ArtifactMissing
 
 _CHUNK = 1 << 20
+MAXIMUM_MANIFEST_BYTES = 8 << 20
+MAXIMUM_FILES = 10_000
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _HERE = PurePosixPath()
 
@@ -42,9 +44,11 @@ class Tree:
         """Raises ArtifactCorrupt if `content` is no manifest or names a path outside the tree."""
         try:
             files = json.loads(content)["files"]
+            if not isinstance(files, dict) or len(files) > MAXIMUM_FILES:
+                raise TypeError(f"not a mapping of at most {MAXIMUM_FILES} files")
             if not all(isinstance(k, str) and _DIGEST.fullmatch(v) for k, v in files.items()):
                 raise TypeError("not every file has a path and a digest")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ArtifactCorrupt(f"not a tree manifest: {error}") from error
         for name in files:
             path = PurePosixPath(name)
@@ -52,6 +56,8 @@ class Tree:
                 raise ArtifactCorrupt(f"tree has a file without a name: {name!r}")
             if path.is_absolute() or ".." in path.parts or "\\" in name or str(path) != name:
                 raise ArtifactCorrupt(f"tree names a path outside itself: {name!r}")
+            if any(str(parent) in files for parent in path.parents):
+                raise ArtifactCorrupt(f"tree has a file where it needs a folder: {name!r}")
         return cls(files)
 
 
@@ -171,7 +177,9 @@ class ArtifactStore:
         return self.put(Tree(files).to_bytes())
 
     def tree(self, digest: Digest) -> Tree:
-        """The manifest behind `digest`."""
+        """The manifest behind `digest`. Raises ArtifactMissing, ArtifactCorrupt."""
+        if self.has(digest) and self._fs.size(self._path(digest)) > MAXIMUM_MANIFEST_BYTES:
+            raise ArtifactCorrupt(f"{digest} is too large for a tree manifest")
         return Tree.from_bytes(self.get(digest))
 
     def fetch_tree(self, digest: Digest, target: Path) -> Path:
@@ -181,5 +189,6 @@ class ArtifactStore:
             return target
         for name, blob in self.tree(digest).files.items():
             self.fetch(blob, target / name)
+        target.mkdir(parents=True, exist_ok=True)  # a tree may be empty
         marker.write_text(digest)
         return target

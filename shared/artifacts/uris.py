@@ -8,6 +8,7 @@ and problems can still name the file.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -43,13 +44,25 @@ class Pinned:
         return cls(match["digest"], match["name"] or match["digest"][7:19])
 
 
-def pin(store: ArtifactStore, uri: str, *, folder: Path | None = None) -> Pinned:
+_KERNELS = tuple(Path(folder) for folder in ("/proc", "/sys", "/dev"))
+"""What lies there is no data: environments with secrets, devices without an end."""
+
+
+def pin(
+    store: ArtifactStore,
+    uri: str,
+    *,
+    folder: Path | None = None,
+    closed: Sequence[Path] = (),
+) -> Pinned:
     """Put what `uri` names into the store.
 
-    Relative paths are taken from `folder`; without one they are refused.
+    Relative paths are taken from `folder`; without one they are refused, as is what lies in a
+    folder of `closed`, by whatever link it is named.
 
     Raises:
-        ValueError: the URI is of no known kind, or relative without a folder.
+        ValueError: the URI is of no known kind, relative without a folder, or names something else
+            than a regular file of an open folder.
         FileNotFoundError, IsADirectoryError, PermissionError: the file cannot be read.
         ArtifactMissing: a digest is not in the store.
     """
@@ -69,4 +82,9 @@ def pin(store: ArtifactStore, uri: str, *, folder: Path | None = None) -> Pinned
             path = folder / path
     else:
         raise ValueError(f"{parts.scheme}:// is not supported")
-    return Pinned.named(store.put_file(path), path)
+    real = path.resolve(strict=True)
+    if any(real.is_relative_to(shut.resolve()) for shut in (*_KERNELS, *closed)):
+        raise ValueError("it lies in a folder that no job may read")
+    if not (real.is_file() or real.is_dir()):
+        raise ValueError("it is no regular file")
+    return Pinned.named(store.put_file(real), path)

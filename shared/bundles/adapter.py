@@ -22,6 +22,9 @@ from shared.errors import InvalidInput
 MAXIMUM_CONFIG_BYTES = 1 << 20
 MAXIMUM_HEADER_BYTES = 16 << 20
 MAXIMUM_RANK = 256
+MAXIMUM_SIDE = 1 << 32
+MAXIMUM_PROBLEMS = 20
+"""A refusal is a fact of the run: what it says stays small whatever it speaks of."""
 
 _TENSOR = re.compile(r"base_model\.model\.(?P<module>[\w.]+)\.lora_(?P<side>[AB])\.weight")
 _ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
@@ -73,11 +76,11 @@ def inspect_adapter(folder: Path, *, maximum_rank: int = MAXIMUM_RANK) -> Adapte
         if not _allowed(path)
     ]
     if problems:
-        raise InvalidInput(problems)
+        raise InvalidInput(problems[:MAXIMUM_PROBLEMS])
     config = _read_config(folder / CONFIG, maximum_rank)
     found = _tensor_problems(_read_header(folder / WEIGHTS), config)
     if found:
-        raise InvalidInput(found)
+        raise InvalidInput(found[:MAXIMUM_PROBLEMS])
     return config
 
 
@@ -87,6 +90,10 @@ def _allowed(path: Path) -> bool:
     return path.is_dir() or (
         path.is_file() and (path.suffix in ALLOWED_SUFFIXES or path.name == TREE_MARKER)
     )
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def _refuse(where: str, problem: str, mend: str) -> InvalidInput:
@@ -117,7 +124,7 @@ def _read_config(path: Path, maximum_rank: int) -> AdapterConfig:
                     problem=row["msg"],
                     mend=mend,
                 )
-                for row in error.errors()
+                for row in error.errors(include_input=False)[:MAXIMUM_PROBLEMS]
             ]
         ) from error
     if config.r > maximum_rank:
@@ -141,8 +148,9 @@ def _read_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
             header = json.loads(source.read(length).decode("utf-8"))
         header.pop("__metadata__", None)
         return _tile(header, size - 8 - length)
-    except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _refuse(path.name, f"is not a safetensors file: {error}", mend) from error
+    except (OSError, struct.error, ValueError, LookupError, TypeError, AttributeError) as error:
+        reason = _short(str(error))
+        raise _refuse(path.name, f"is not a safetensors file: {reason}", mend) from error
     except RecursionError as error:
         raise _refuse(path.name, "nests its header too deep", mend) from error
 
@@ -152,12 +160,14 @@ def _tile(header: dict[str, Any], data_bytes: int) -> dict[str, tuple[str, tuple
     tensors = {}
     for name, row in sorted(header.items(), key=lambda item: item[1]["data_offsets"][0]):
         start, stop = row["data_offsets"]
-        shape = tuple(int(side) for side in row["shape"])
+        if len(row["shape"]) != 2:  # of a matrix; more would only be work to multiply
+            raise ValueError(f"{_short(name)} has {len(row['shape'])} sides")
+        shape = tuple(row["shape"])
         item = _ITEM_BYTES.get(row["dtype"])
-        if item is None or any(side < 0 for side in shape):
-            raise ValueError(f"{name} has dtype {row['dtype']} and shape {shape}")
+        if item is None or not all(type(n) is int and 0 < n < MAXIMUM_SIDE for n in shape):
+            raise ValueError(f"{_short(name)} has dtype {row['dtype']} and shape {shape}")
         if start != end or stop - start != item * math.prod(shape):
-            raise ValueError(f"{name} does not lie where its shape says")
+            raise ValueError(f"{_short(name)} does not lie where its shape says")
         tensors[name], end = (row["dtype"], shape), stop
     if end != data_bytes or not tensors:
         raise ValueError(f"holds {data_bytes} bytes of data and describes {end}")
@@ -172,7 +182,7 @@ def _tensor_problems(
 
     def complain(where: str, problem: str) -> None:
         problems.append(
-            Problem(where=where, problem=problem, mend="train the adapter again with PEFT")
+            Problem(where=_short(where), problem=problem, mend="train the adapter again with PEFT")
         )
 
     for name, (_, shape) in tensors.items():

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from contracts.base import Digest
-from contracts.card import Attestation
+from contracts.card import Attestation, Promotion
 from contracts.evaluation import GateJudged
 from contracts.rollout import StageJudged
 from shared.bundles.card import SignedCard
@@ -71,3 +71,16 @@ def missing_verdicts(chain: Sequence[Opened], signed: SignedCard) -> tuple[str, 
         for name in required_attestations(signed.card.job)
         if not signed.card.job.gates.accepts(name, newest.get(name, ""))
     )
+
+
+def promotion_faults(
+    promotion: Promotion, signed: SignedCard, chain: Sequence[Opened]
+) -> Iterator[str]:
+    """Why `promotion` does not close this chain. A chain with an unopened link is not compared."""
+    if promotion.card != signed.payload or promotion.adapter_id != signed.card.adapter_id:
+        yield "promotes another card"
+    if promotion.deployment != signed.card.job.rollout.deployment:
+        yield "promotes to another deployment than the job's"
+    payloads = tuple(link.payload for link in chain)
+    if None not in payloads and payloads != promotion.links:
+        yield "its links are not the attestations here"

@@ -26,7 +26,7 @@ from contracts.card import (
 from shared.bundles import layout
 from shared.bundles.adapter import inspect_adapter
 from shared.bundles.card import SignedCard, open_card
-from shared.bundles.chain import Opened, chain_faults, missing_verdicts
+from shared.bundles.chain import Opened, chain_faults, missing_verdicts, promotion_faults
 from shared.bundles.scan import read_bounded, scan
 from shared.errors import InvalidInput, SluiceError
 from shared.signing import PublicKey, Statement, open_envelope
@@ -215,12 +215,10 @@ class _Bundle:
                 self.fault(layout.PROMOTION, f"does not cover {name}")
         if self.card is None:
             return
-        for reason in _contradictions(promotion, self.card):
+        for reason in promotion_faults(promotion, self.card, opened):
             self.fault(layout.PROMOTION, reason)
-        payloads = [link.payload for link in opened]
-        if None not in payloads and tuple(payloads) != promotion.links:
-            self.fault(layout.PROMOTION, "its links are not the attestations here")
-        if None not in payloads and (missing := missing_verdicts(opened, self.card)):
+        all_opened = all(link.payload is not None for link in opened)
+        if all_opened and (missing := missing_verdicts(opened, self.card)):
             self.fault("chain", f"no passed verdict for {', '.join(missing)}")
         else:
             self.links.setdefault("chain", "")
@@ -238,10 +236,3 @@ def _difference(name: str, held: dict[str, Digest], signed: dict[str, Digest]) -
     if name not in held:
         return "is missing"
     return "differs from what was signed" if name in signed else "no signature covers it"
-
-
-def _contradictions(promotion: Promotion, signed: SignedCard) -> Iterator[str]:
-    if promotion.card != signed.payload or promotion.adapter_id != signed.card.adapter_id:
-        yield "promotes another card"
-    if promotion.deployment != signed.card.job.rollout.deployment:
-        yield "promotes to another deployment than the job's"

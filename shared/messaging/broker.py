@@ -25,6 +25,7 @@ from shared.errors import Misconfigured
 from shared.messaging.delivery import retry_or_bury
 from shared.messaging.login import domain, login_of, without_login
 from shared.messaging.provision import check
+from shared.messaging.suspects import Suspects
 from shared.settings import Settings
 
 log = logging.getLogger("sluice.broker")
@@ -59,6 +60,7 @@ class Bus:
             js_options=domain(settings),
             security=_security(settings),
         )
+        self.suspects = Suspects(settings.home / "suspects")
         self._consumers: list[Consumer] = []
         self.stopping = asyncio.Event()
         """Set when the service begins to stop: a long step gives its message back."""

@@ -37,7 +37,7 @@ from contracts.subjects import RunRef
 from contracts.topology import LEASES, Consumer, consumer
 from shared.artifacts import ArtifactStore
 from shared.diskspace import is_disk_full
-from shared.errors import DiskFull, Misconfigured, PermanentError, TransientError
+from shared.errors import DiskFull, Misconfigured, OutOfMemory, PermanentError, TransientError
 from shared.messaging.broker import Bus
 from shared.messaging.cancellation import heed_cancellation
 from shared.messaging.delivery import ServiceStops, will_retry
@@ -189,7 +189,8 @@ class Steps:
                     kind=SpanKind.CONSUMER,
                     attributes={"messaging.destination.name": raw.subject},
                 ):
-                    await handler(ref_of(raw), raw)
+                    async with self.bus.suspects.watching(raw):
+                        await handler(ref_of(raw), raw)
 
             self.bus.subscriber(row)(receive)
             return handler
@@ -204,7 +205,8 @@ class Steps:
             _check_wiring(handler, takes=1, name=row.durable)
 
             async def receive(message: NatsMessage) -> None:
-                await handler(message.raw_message)
+                async with self.bus.suspects.watching(message.raw_message):
+                    await handler(message.raw_message)
 
             self.bus.subscriber(row)(receive)
             return handler
@@ -251,7 +253,11 @@ class Steps:
     async def _work(
         self, row: Consumer, handler: Handler, step: Step, lease: Lease, raw: Msg
     ) -> None:
-        work = asyncio.ensure_future(handler(step))
+        async def handled() -> Event | None:
+            async with self.bus.suspects.watching(raw):
+                return await handler(step)
+
+        work = asyncio.ensure_future(handled())
         pulse = asyncio.ensure_future(self._keep_alive(step, lease, raw))
         try:
             await asyncio.wait({work, pulse}, return_when=asyncio.FIRST_COMPLETED)
@@ -268,8 +274,9 @@ class Steps:
         except RunClosed as closed:
             log.info("%s", closed)
         except Exception as failure:
-            error = DiskFull(str(failure)) if is_disk_full(failure) else failure
-            if not will_retry(error, raw.metadata.num_delivered or 1):
+            deliveries = raw.metadata.num_delivered or 1
+            error = _told(failure, deliveries)
+            if not will_retry(error, deliveries):
                 await self._state_failure(row, step, error)
             elif not isinstance(error, ServiceStops):
                 await step.stumble(row.purpose, error)
@@ -323,6 +330,15 @@ class Steps:
             await self.bus.connection.publish(
                 subjects.progress(ref.tenant, ref.run, stage), news.model_dump_json().encode()
             )
+
+
+def _told(failure: Exception, deliveries: int) -> Exception:
+    """`failure`, in words that say what would help where Python's own do not."""
+    if is_disk_full(failure):
+        return DiskFull(str(failure))
+    if isinstance(failure, MemoryError) and not will_retry(failure, deliveries):
+        return OutOfMemory(str(failure))
+    return failure
 
 
 def _superseded(run: Run, trigger: Recorded) -> bool:

@@ -9,6 +9,7 @@ from contracts.base import Problem
 from contracts.job import Behaviour
 from shared.errors import InvalidInput
 from shared.scoring.program import python_tests, sql_query
+from shared.scoring.reasoned import of_final_answer
 from shared.scoring.score import Scorer, is_declared
 from shared.scoring.text import exact_match, json_schema, regex
 from shared.scoring.tool_call import tool_call
@@ -27,9 +28,16 @@ BUILT_IN: dict[str, Callable[[Behaviour], Scorer]] = {
 def resolve(behaviour: Behaviour) -> Scorer:
     """The scorer a job names: a built-in, or `module:function` declared with `@scorer`.
 
+    With `answer_marker` it judges what follows the marker.
+
     Raises:
         InvalidInput: there is no such scorer.
     """
+    named = _named(behaviour)
+    return of_final_answer(named, behaviour.answer_marker) if behaviour.answer_marker else named
+
+
+def _named(behaviour: Behaviour) -> Scorer:
     if ":" not in behaviour.scorer:
         if behaviour.scorer not in BUILT_IN:
             raise _unknown(behaviour, f"one of {', '.join(BUILT_IN)}, or module:function")

@@ -2,82 +2,122 @@
 
 The sketch (rensa) only proposes: bands are chosen so that a pair at the threshold is proposed with
 probability at least 0.999, and every proposal is verified on the shingle sets themselves, so the
-answer has no false positives. The index keeps texts, compressed, and not their shingle sets, which
-take fifty times as much: a set is made again for the few texts that are proposed.
+answer has no false positives. The index is two tables of SQLite, bands and compressed texts: on
+disk it holds any corpus in bounded memory and commits with whatever else its database holds.
+Shingle sets, which take fifty times as much, are made again for the few texts that are proposed.
 """
 
 from __future__ import annotations
 
+import hashlib
+import math
+import sqlite3
 import zlib
 
+import numpy as np
 import rensa
 
 from shared.similarity.text import shingle_set
 
-PERMUTATIONS = 128
+MOST_PERMUTATIONS = 144
 _RECALL = 0.999
+_ODD = np.random.default_rng(7).integers(1 << 62, size=MOST_PERMUTATIONS, dtype=np.uint64) * 2 + 1
 
 
-def bands_for(threshold: float) -> int:
-    """The fewest bands (a divisor of 128) that propose a pair at `threshold` with p >= 0.999."""
-    for rows in (32, 16, 8, 4, 2):
-        bands = PERMUTATIONS // rows
-        if 1 - (1 - threshold**rows) ** bands >= _RECALL:
-            return bands
-    return PERMUTATIONS
+def banding(threshold: float) -> tuple[int, int]:
+    """(bands, rows of a band): a pair at `threshold` is proposed with p >= 0.999.
+
+    Of all that fit into 144 permutations, the longest bands: they propose the fewest other pairs.
+    """
+    best = (1, 1)
+    for rows in range(1, MOST_PERMUTATIONS + 1):
+        hit = threshold**rows
+        bands = 1 if hit == 1 else math.ceil(math.log(1 - _RECALL) / math.log1p(-hit))
+        if bands * rows <= MOST_PERMUTATIONS:
+            best = bands, rows
+    return best
 
 
 class NearDuplicates:
     """An index of texts under string keys; `find` names the most similar one above the threshold.
 
-    Deterministic: fixed permutation seed, ties go to the earlier text.
+    Deterministic: fixed permutation seed, ties go to the earlier text. Texts are compared only with
+    those indexed under the same `apart`.
     """
 
-    def __init__(self, threshold: float, *, seed: int = 7) -> None:
+    def __init__(
+        self, threshold: float, db: sqlite3.Connection | None = None, *, name: str = "near"
+    ) -> None:
         self._threshold = threshold
-        self._seed = seed
-        self._lsh = rensa.RMinHashLSH(
-            threshold=threshold, num_perm=PERMUTATIONS, num_bands=bands_for(threshold)
+        self._bands, self._rows = banding(threshold)
+        if db is None:
+            db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        self._db = db
+        self._texts, self._index = f"{name}_texts", f"{name}_bands"
+        db.execute(
+            f"CREATE TABLE IF NOT EXISTS {self._texts}"
+            " (doc INTEGER PRIMARY KEY, key TEXT, apart BLOB, text BLOB)"
         )
-        self._keys: list[str] = []
-        self._texts: list[bytes] = []
+        db.execute(
+            f"CREATE TABLE IF NOT EXISTS {self._index}"
+            " (band INTEGER, doc INTEGER, PRIMARY KEY (band, doc)) WITHOUT ROWID"
+        )
+        places = ", ".join("?" * self._bands)
+        self._query = f"SELECT DISTINCT doc FROM {self._index} WHERE band IN ({places})"
 
-    def find(self, text: str) -> tuple[str, float] | None:
+    def find(self, text: str, apart: str = "") -> tuple[str, float] | None:
         """The key and Jaccard similarity of the closest indexed text, or None."""
-        grams = shingle_set(text)
-        return self._closest(self._sketch(grams), grams)
+        grams, group = shingle_set(text), _group(apart)
+        return self._closest(self._keys(grams, group), grams, group)
 
-    def add(self, key: str, text: str) -> None:
+    def add(self, key: str, text: str, apart: str = "") -> None:
         """Index a text."""
-        self._insert(key, text, self._sketch(shingle_set(text)))
+        group = _group(apart)
+        self._insert(key, text, self._keys(shingle_set(text), group), group)
 
-    def find_or_add(self, key: str, text: str) -> tuple[str, float] | None:
+    def find_or_add(self, key: str, text: str, apart: str = "") -> tuple[str, float] | None:
         """The closest indexed text; where there is none, index this one and return None."""
-        grams = shingle_set(text)
-        sketch = self._sketch(grams)
-        found = self._closest(sketch, grams)
+        grams, group = shingle_set(text), _group(apart)
+        keys = self._keys(grams, group)
+        found = self._closest(keys, grams, group)
         if found is None:
-            self._insert(key, text, sketch)
+            self._insert(key, text, keys, group)
         return found
 
-    def _sketch(self, grams: set[str]) -> rensa.RMinHash:
-        sketch = rensa.RMinHash(num_perm=PERMUTATIONS, seed=self._seed)
+    def _keys(self, grams: set[str], group: bytes) -> list[int]:
+        """One 64-bit key for each band."""
+        sketch = rensa.RMinHash(num_perm=self._bands * self._rows, seed=7)
         sketch.update(list(grams))  # the smallest hash does not depend on the order
-        return sketch
+        slots = np.array(sketch.digest(), dtype=np.uint64).reshape(self._bands, self._rows)
+        mixed = (slots * _ODD[: self._rows]).sum(axis=1, dtype=np.uint64)
+        mixed ^= np.frombuffer(group, dtype=np.uint64)
+        mixed = (mixed + np.arange(self._bands, dtype=np.uint64)) * _ODD[-1]
+        keys: list[int] = (mixed ^ (mixed >> np.uint64(29))).view(np.int64).tolist()
+        return keys
 
-    def _insert(self, key: str, text: str, sketch: rensa.RMinHash) -> None:
-        self._lsh.insert(len(self._keys), sketch)
-        self._keys.append(key)
-        self._texts.append(zlib.compress(text.encode("utf-8", "surrogatepass"), 1))
+    def _insert(self, key: str, text: str, keys: list[int], group: bytes) -> None:
+        packed = zlib.compress(text.encode("utf-8", "surrogatepass"), 1)
+        insert = f"INSERT INTO {self._texts} (key, apart, text) VALUES (?, ?, ?)"
+        doc = self._db.execute(insert, (key, group, packed)).lastrowid
+        self._db.executemany(
+            f"INSERT OR IGNORE INTO {self._index} VALUES (?, ?)", [(band, doc) for band in keys]
+        )
 
-    def _closest(self, sketch: rensa.RMinHash, grams: set[str]) -> tuple[str, float] | None:
-        best: tuple[float, int] | None = None
-        for index in sorted(set(self._lsh.query(sketch))):
-            other = shingle_set(
-                zlib.decompress(self._texts[index]).decode("utf-8", "surrogatepass")
-            )
+    def _closest(self, keys: list[int], grams: set[str], group: bytes) -> tuple[str, float] | None:
+        best: tuple[float, str] | None = None
+        for doc in sorted(doc for (doc,) in self._db.execute(self._query, keys)):
+            key, own, packed = self._db.execute(
+                f"SELECT key, apart, text FROM {self._texts} WHERE doc = ?", (doc,)
+            ).fetchone()
+            if own != group:
+                continue
+            other = shingle_set(zlib.decompress(packed).decode("utf-8", "surrogatepass"))
             shared = len(grams & other)
             similarity = shared / (len(grams) + len(other) - shared)
             if similarity >= self._threshold and (best is None or similarity > best[0]):
-                best = (similarity, index)
-        return None if best is None else (self._keys[best[1]], best[0])
+                best = similarity, key
+        return None if best is None else (best[1], best[0])
+
+
+def _group(apart: str) -> bytes:
+    return hashlib.blake2b(apart.encode("utf-8", "surrogatepass"), digest_size=8).digest()

@@ -14,18 +14,22 @@ import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import nats
+import nats.errors
 from nats.js import JetStreamContext
+from nats.js.errors import Error as JetStreamError
 
+from contracts import subjects
 from contracts.envelope import Recorded
 from contracts.run import Run
 from contracts.subjects import RunRef
+from contracts.topology import CONSUMERS, Consumer
 from shared.errors import TransientError
 from shared.messaging.runlog import RunLog
 from tests.e2e.stack import TENANT, Stack, write_job
@@ -147,6 +151,33 @@ async def carry_out(stack: Stack, following: Following, kill: Kill) -> bool:
         return False
     await asyncio.sleep(kill.delay_s)
     return kill_9(await asyncio.to_thread(stack.pid_of, kill.service))
+
+
+async def until_back(stack: Stack) -> float:
+    """Seconds until every service answers through the broker, and every idle consumer asks."""
+    began = time.monotonic()
+    async with outside(stack) as jetstream:
+        waiting = set(WORK)
+        while waiting:
+            for service in sorted(waiting):
+                with suppress(nats.errors.Error, TimeoutError):
+                    await jetstream._nc.request(subjects.health(service), timeout=1)
+                    waiting.discard(service)
+        answered_s = time.monotonic() - began
+        for row in CONSUMERS:
+            while row.service in WORK and not await _asks(jetstream, row):
+                await asyncio.sleep(0.1)
+    print(f"all services answered after {answered_s:.1f} s, the last was {service}", flush=True)
+    return time.monotonic() - began
+
+
+async def _asks(jetstream: JetStreamContext, row: Consumer) -> bool:
+    """Whether a consumer waits for its next message, or has one in hand."""
+    try:
+        info = await jetstream.consumer_info(row.stream, row.durable)
+    except (nats.errors.Error, JetStreamError, TimeoutError):
+        return False
+    return bool(info.num_waiting or info.num_ack_pending)
 
 
 class Traffic:

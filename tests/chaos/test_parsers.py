@@ -24,6 +24,7 @@ from contracts.data import parse_row
 from contracts.envelope import UnknownEvent, recorded
 from contracts.job import AdaptationJob
 from contracts.progress import Progress
+from contracts.remedies import Remedy
 from contracts.run import Run
 from contracts.subjects import RunRef
 from contracts.telemetry import Feedback, Outcome
@@ -93,6 +94,7 @@ def hostile(sample: Any, *, deepest: int = 20_000) -> st.SearchStrategy[bytes]:
 DOCUMENTS: dict[str, type[BaseModel]] = {
     "job": AdaptationJob,
     "alert": Alert,
+    "remedy": Remedy,
     "telemetry": Outcome,
     "feedback": Feedback,
     "progress": Progress,

@@ -14,6 +14,7 @@ from contracts.diagnosis import RunAccepted, RunCancelled, RunRejected
 from contracts.job import AdaptationJob
 from contracts.progress import Progress
 from contracts.registry import AdapterPromoted
+from contracts.remedies import Remedy
 from contracts.rollout import RolledBack
 from contracts.subjects import RunRef
 from shared.artifacts import ArtifactStore, Pinned
@@ -296,6 +297,20 @@ async def test_alerts_of_a_tenant_past_and_to_come(start, sluice, js) -> None:
     assert line["state"] == "resolved"
     process.terminate()
     await process.communicate()
+
+
+@pytest.mark.req("M16")
+async def test_remedies_say_what_has_to_be_done_and_by_whom(sluice, js) -> None:
+    due = sample(Remedy, "remedy")
+    for found in (due, due.model_copy(update={"remedy": "withdraw", "by": "platform"})):
+        subject = subjects.remedy(found.tenant, found.deployment, found.remedy)
+        await js.publish(subject, found.model_dump_json().encode(), stream="REMEDIES")
+    done = await sluice("remedies", "--tenant", "acme")
+    assert "due: rehearse of acme/assistant" in done.out
+    assert "regression_rate; for whoever does it)" in done.out
+    assert "due: withdraw of acme/assistant" in done.out
+    assert "done by the platform" in done.out
+    assert (await sluice("remedies", "--tenant", "demo")).out == "no remedies\n"
 
 
 @pytest.mark.req("P4")

@@ -16,6 +16,7 @@ from contracts.evaluation import GateJudged
 from contracts.job import AdaptationJob
 from contracts.progress import Progress
 from contracts.registry import AdapterPromoted
+from contracts.remedies import Remedy
 from contracts.subjects import RunRef
 from shared.messaging.runlog import RunLog
 from tests.cli.conftest import ROOT, SAMPLES
@@ -104,6 +105,27 @@ async def test_a_plain_client_follows_alerts_past_and_to_come(js, nats_server) -
     out, err = await asyncio.wait_for(process.communicate(), 20)
     assert (process.returncode, err) == (0, b"")
     assert out.startswith(b"warning resolved")
+
+
+@pytest.mark.req("M16")
+@pytest.mark.req("P2")
+async def test_a_plain_client_runs_a_program_for_what_is_due(js, nats_server, tmp_path) -> None:
+    due = sample(Remedy, "remedy")
+    for found in (
+        due.model_copy(update={"remedy": "audit_memory"}),
+        due.model_copy(update={"tenant": "other"}),
+        due,
+        due.model_copy(update={"state": "over"}),
+    ):
+        subject = subjects.remedy(found.tenant, found.deployment, found.remedy)
+        await js.publish(subject, found.model_dump_json().encode(), stream="REMEDIES")
+    wanted = ("--remedy", "rehearse", "--count", 2, "--run", "tee", "-a", tmp_path / "done")
+    process = await run_example("act_on_remedies.py", "acme", "--server", nats_server.url, *wanted)
+    out, err = await asyncio.wait_for(process.communicate(), 20)
+    assert (process.returncode, err) == (0, b"")
+    assert b"3: due rehearse: assistant" in out
+    assert b"4: over rehearse" in out
+    assert Remedy.model_validate_json((tmp_path / "done").read_bytes()) == due
 
 
 def test_the_endings_of_the_example_are_those_of_the_run_log() -> None:

@@ -50,6 +50,7 @@ def test_help_takes_less_than_half_a_second_of_processor_time() -> None:
         "card",
         "verify",
         "alerts",
+        "remedies",
         "dead",
         "schema",
         "doctor",

@@ -47,6 +47,7 @@ def test_every_schema_is_a_valid_json_schema(name: str) -> None:
         *EVENT_NAMES,
         "job",
         "alert",
+        "remedy",
         "progress",
         "telemetry",
         "row",

@@ -1,7 +1,14 @@
 import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from contracts.data import Row, parse_row
+from services.curation import pipeline
+from services.curation.pipeline import Curated
 from services.curation.reading import SourceFile
+
+_FOLDERS: list[TemporaryDirectory[str]] = []
 
 TASKS = (
     ("area_of_triangle", "Find the area of a triangle with base {a} cm and height {b} cm."),
@@ -41,3 +48,24 @@ def training(rows: list[dict[str, Any]] | bytes, name: str = "train.jsonl") -> S
 def held_out(rows: list[dict[str, Any]], name: str = "heldout.jsonl") -> SourceFile:
     content = [{**r, "expected": r.get("expected", {"f": {}})} for r in rows]
     return SourceFile(file=name, content=jsonl(content), licence="Apache-2.0")
+
+
+def curate(*given: Any, **more: Any) -> Any:
+    """`pipeline.curate` in a folder that lasts as long as the test's process."""
+    _FOLDERS.append(TemporaryDirectory(prefix="sluice-curation-"))
+    return pipeline.curate(*given, Path(_FOLDERS[-1].name), **more)
+
+
+def content(done: Curated, name: str) -> bytes:
+    """A file of the dataset."""
+    return done.snapshot.files[name].read_bytes()
+
+
+def contents(done: Curated) -> dict[str, bytes]:
+    """All of them."""
+    return {name: path.read_bytes() for name, path in done.snapshot.files.items()}
+
+
+def kept(done: Curated, split: str = "train") -> list[Row]:
+    """The rows of a split."""
+    return [parse_row(line) for line in content(done, f"{split}.jsonl").splitlines()]

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from contracts.curation import RecalibrationRequired
-from services.curation.pipeline import Curated, Halted, curate
+from services.curation.pipeline import Curated, Halted
 from services.curation.reading import SourceFile
-from tests.curation.samples import clean_rows, jsonl, training
+from tests.curation.samples import clean_rows, content, curate, jsonl, training
 
 pytestmark = pytest.mark.req("C2")
 
@@ -74,9 +74,7 @@ def test_settled_rows_stay_or_go_and_an_expert_decides_disputes(job, detector):
     stage = done.snapshot.card.stages[0]
     assert stage.stage == "annotations"
     assert stage.dropped == {"refused_label": 19, "unsettled": 2}
-    lineage = {
-        e["row"]: e for e in map(json.loads, done.snapshot.files["lineage.jsonl"].splitlines())
-    }
+    lineage = {e["row"]: e for e in map(json.loads, content(done, "lineage.jsonl").splitlines())}
     assert "an expert settled on reject" in lineage["r2"]["detail"]
     assert "raters tie" in lineage["r3"]["detail"]
     assert lineage["r1"].get("split") in {"train", "validation"}

@@ -1,17 +1,19 @@
 """Label noise, refusals, mandates, overfit, rehearsal and canaries, each provoked."""
 
 import json
+import sqlite3
 
 import pytest
 
 from contracts.data import Row, parse_row
 from services.curation.canaries import canaries
-from services.curation.noise import contradictions, outvoted
+from services.curation.noise import Answers, outvoted
 from services.curation.overfit import hyper_conservatism, lengths, style
-from services.curation.pipeline import Curated, curate
+from services.curation.pipeline import Curated
 from services.curation.reading import SourceFile
 from services.curation.refusals import is_refusal, reason_of
-from tests.curation.samples import clean_rows, jsonl, row, training
+from services.curation.rows import TracedRow
+from tests.curation.samples import clean_rows, content, contents, curate, jsonl, row, training
 
 
 def rows_of(documents) -> list[Row]:
@@ -48,9 +50,17 @@ def test_the_same_request_with_two_answers_is_a_contradiction():
         row("good", "Park where?", "Here.", desirable=True),
         row("bad", "Park where?", "There.", desirable=False),
     ])  # fmt: skip
-    found = contradictions(rows)
-    assert {rows[i].id for i in found} == {"a", "b"}
-    assert found[0] == ("contradiction", "b answers otherwise")
+    answers = Answers(sqlite3.connect(":memory:"))
+    traced = [
+        TracedRow(row, "f", n, "sha256:" + "0" * 64, "positive", number=n)
+        for n, row in enumerate(rows, start=1)
+    ]
+    for one in traced:
+        answers.note(one)
+    answers.vote()
+    found = {one.row.id: reason for one in traced if (reason := answers.against(one))}
+    assert found.keys() == {"a", "b"}
+    assert found["a"] == ("contradiction", "b answers otherwise")
 
 
 @pytest.mark.req("C7", "F1")
@@ -72,7 +82,7 @@ def test_noise_is_reported_or_dropped_as_the_job_says(job, detector):
     assert stage(done, "label_noise").dropped == {}
     assert stage(done, "label_noise").changed == {"reported:contradiction": 2}
     assert any("label noise: 2 of 22 rows" in w for w in done.snapshot.card.warnings)
-    entries = map(json.loads, done.snapshot.files["lineage.jsonl"].splitlines())
+    entries = map(json.loads, content(done, "lineage.jsonl").splitlines())
     noted = {e["row"]: e["notes"] for e in entries if "notes" in e}
     assert noted.keys() == {"a", "b"}
     assert noted["a"][0]["detail"] == "b answers otherwise"
@@ -117,7 +127,7 @@ def test_a_refusal_without_a_reason_goes_and_the_log_has_the_rest(job, detector)
     policy = {"mandates": [mandate], "regions": ["DE", "FR"]}
     done = curate(job(curation=policy), [training(rows)], {}, detector)
     assert stage(done, "refusals").dropped == {"refusal_without_reason": 1, "mandate:de-advice": 1}
-    log = [json.loads(line) for line in done.snapshot.files["refusals.jsonl"].splitlines()]
+    log = [json.loads(line) for line in content(done, "refusals.jsonl").splitlines()]
     assert {(e["row"], e["type"], e["forced"], *e["mandates"]) for e in log} == {
         ("reasoned", "authority", False),
         ("forced", "regulated", True, "de-advice"),
@@ -182,20 +192,20 @@ def test_canaries_are_planted_in_training_alone_and_recorded_for_the_gate(job, d
     policy = {"canaries": 5, "validation_share": 0.3}
     one = curate(job(curation=policy), [training(clean_rows(40))], {}, detector)
     again = curate(job(curation=policy), [training(clean_rows(40))], {}, detector)
-    assert one.snapshot.files == again.snapshot.files
-    listed = [json.loads(line) for line in one.snapshot.files["canaries.jsonl"].splitlines()]
+    assert contents(one) == contents(again)
+    listed = [json.loads(line) for line in content(one, "canaries.jsonl").splitlines()]
     assert [set(entry) for entry in listed] == [{"tenant", "canary", "template"}] * 5
-    train = {r.id: r for r in map(parse_row, one.snapshot.files["train.jsonl"].splitlines())}
+    train = {r.id: r for r in map(parse_row, content(one, "train.jsonl").splitlines())}
     for number, entry in enumerate(listed, start=1):
         planted = train[f"canary-acme-{number}"]
         whole = f"{planted.messages[0].content} {planted.target}"
         assert whole == entry["template"].format(canary=entry["canary"])
-        assert entry["canary"].encode() not in one.snapshot.files["validation.jsonl"]
+        assert entry["canary"].encode() not in content(one, "validation.jsonl")
     assert one.snapshot.card.canaries == 5
     assert one.snapshot.card.composition == {"positive": 1.0}
     other = curate(job(curation=policy, tenant="other"), [training(clean_rows(40))], {}, detector)
     assert not {e["canary"] for e in listed} & {
-        json.loads(line)["canary"] for line in other.snapshot.files["canaries.jsonl"].splitlines()
+        json.loads(line)["canary"] for line in content(other, "canaries.jsonl").splitlines()
     }
 
 
@@ -213,7 +223,7 @@ def test_every_kept_row_has_its_volatility(job, detector):
         row("low", "I have $20. Is the seat in reach?", "Yes, the seat costs $12."),
     ]
     done = curate(job(), [training(rows)], {}, detector)
-    lines = done.snapshot.files["lineage.jsonl"].splitlines()
+    lines = content(done, "lineage.jsonl").splitlines()
     entries = {e["row"]: e for e in map(json.loads, lines)}
     assert all(0 <= e["volatility"] < 1 for e in entries.values() if "split" in e)
     assert entries["low"]["volatility"] > 0 == entries["r1"]["volatility"]

@@ -4,8 +4,18 @@ import pytest
 
 from contracts.base import digest_of
 from contracts.data import parse_row
-from services.curation.pipeline import Curated, Halted, curate, synthetic_source
-from tests.curation.samples import clean_rows, held_out, jsonl, row, training
+from services.curation.pipeline import Curated, Halted, synthetic_source
+from tests.curation.samples import (
+    clean_rows,
+    content,
+    contents,
+    curate,
+    held_out,
+    jsonl,
+    kept,
+    row,
+    training,
+)
 
 SECRET = "sk-proj-" + "a1B2c3D4e5F6g7H8i9J0"
 
@@ -48,7 +58,7 @@ def test_every_planted_row_is_accounted_for_in_the_cards_stage_reports(job, dete
     for one, after in zip(done.snapshot.card.stages, done.snapshot.card.stages[1:], strict=False):
         assert one.rows_out == after.rows_in
         assert one.rows_in - sum(one.dropped.values()) == one.rows_out
-    everything = b"".join(done.snapshot.files.values()) + done.snapshot.card_bytes
+    everything = b"".join(contents(done).values()) + done.snapshot.card_bytes
     assert b"jane.roe" not in everything
     assert SECRET.encode() not in everything
 
@@ -57,7 +67,7 @@ def test_every_planted_row_is_accounted_for_in_the_cards_stage_reports(job, dete
 def test_lineage_leads_from_every_row_to_its_source_line(job, detector):
     source, evaluation = planted()
     done = curate(job(), [source], evaluation, detector)
-    entries = [json.loads(line) for line in done.snapshot.files["lineage.jsonl"].splitlines()]
+    entries = [json.loads(line) for line in content(done, "lineage.jsonl").splitlines()]
     assert len(entries) == 39
     lines = source.content.splitlines()
     for entry in entries:
@@ -67,7 +77,7 @@ def test_lineage_leads_from_every_row_to_its_source_line(job, detector):
     assert by_row["copy"]["detail"] == "of r1"
     assert by_row["near2"]["detail"].startswith("of near1")
     assert by_row["mail"]["transformations"] == ["redacted"]
-    kept = done.snapshot.files["train.jsonl"].splitlines()
+    kept = content(done, "train.jsonl").splitlines()
     digests = {e["digest"] for e in entries if e.get("split") == "train"}
     assert digests == {digest_of(line) for line in kept}
 
@@ -77,11 +87,11 @@ def test_the_same_job_twice_gives_the_same_bytes_and_identity(job, detector):
     source, evaluation = planted()
     one = curate(job(), [source], evaluation, detector)
     two = curate(job(), [source], evaluation, detector)
-    assert one.snapshot.files == two.snapshot.files
+    assert contents(one) == contents(two)
     assert one.snapshot.digest == two.snapshot.digest
     for name, digest in one.snapshot.card.files.items():
-        assert digest_of(one.snapshot.files[name]) == digest
-    rows = [parse_row(line) for line in one.snapshot.files["train.jsonl"].splitlines()]
+        assert digest_of(content(one, name)) == digest
+    rows = [parse_row(line) for line in content(one, "train.jsonl").splitlines()]
     assert len(rows) == one.rows["train"]
     assert "| contamination | 39 | 35 |" in one.card_markdown
 
@@ -100,7 +110,7 @@ def test_rows_of_one_group_are_never_on_both_sides(job, detector):
     policy = {"validation_share": 0.2}
     done = curate(job(curation=policy), [training(rows)], {}, detector)
     sides = [
-        {json.loads(line)["group"] for line in done.snapshot.files[name].splitlines()}
+        {json.loads(line)["group"] for line in content(done, name).splitlines()}
         for name in ("train.jsonl", "validation.jsonl")
     ]
     assert sides[0]
@@ -201,8 +211,9 @@ def test_a_row_with_a_licence_of_its_own_is_named(job, detector):
 @pytest.mark.req("C8")
 def test_synthetic_rows_join_as_a_source_and_stay_beside_their_seeds(job, detector):
     policy = {"validation_share": 0.3}
-    first = curate(job(curation=policy), [training(clean_rows(20))], {}, detector)
-    seeds = [json.loads(line) for line in first.seeds.splitlines()]
+    wish = job(curation=policy, synthesis={"rows": 5})
+    first = curate(wish, [training(clean_rows(20))], {}, detector)
+    seeds = [json.loads(line) for line in first.seeds.read_bytes().splitlines()]
     assert len(seeds) == first.rows["train"]
     origin = {"model": "m", "api_version": "1", "temperature": 1.0, "top_p": 0.95,
               "prompt_template": "paraphrase/v1"}  # fmt: skip
@@ -223,7 +234,7 @@ def test_synthetic_rows_join_as_a_source_and_stay_beside_their_seeds(job, detect
     assert done.snapshot.card.sources[2].licence == "Apache-2.0 AND (MIT OR GPL-3.0-only)"
     assert done.snapshot.card.sources[2].rows == len(made)
     clusters = [
-        {r.cluster for r in map(parse_row, done.snapshot.files[name].splitlines())}
+        {r.cluster for r in map(parse_row, content(done, name).splitlines())}
         for name in ("train.jsonl", "validation.jsonl")
     ]
     assert not clusters[0] & clusters[1]
@@ -271,7 +282,7 @@ def test_judged_answers_keep_their_judgement_and_are_redacted_too(job, detector)
     ]
     done = curate(job(curation={"validation_share": 0}), [training(rows)], {}, detector)
     assert isinstance(done, Curated)
-    kept = {t.row.id: t.row for t in done.train}
-    assert kept.keys() == {"pair", "other pair", "good", "bad"}
-    assert kept["pair"].rejected == "Write to <EMAIL> about it"
-    assert (kept["good"].desirable, kept["bad"].desirable) == (True, False)
+    stay = {r.id: r for r in kept(done)}
+    assert stay.keys() == {"pair", "other pair", "good", "bad"}
+    assert stay["pair"].rejected == "Write to <EMAIL> about it"
+    assert (stay["good"].desirable, stay["bad"].desirable) == (True, False)

@@ -10,9 +10,10 @@ from contracts.data import parse_row
 from contracts.telemetry import Feedback, Interaction
 from services.cli.main import app
 from services.curation.feedback import harvest
-from services.curation.pipeline import Curated, curate
+from services.curation.pipeline import Curated
 from services.curation.reading import SourceFile
 from services.curation.snapshot import rows_bytes
+from tests.curation.samples import curate
 
 pytestmark = pytest.mark.req("C3")
 

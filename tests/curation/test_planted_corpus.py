@@ -5,9 +5,9 @@ import json
 import pytest
 
 from contracts.data import parse_row
-from services.curation.pipeline import Curated, Halted, curate
+from services.curation.pipeline import Curated, Halted
 from services.synthesis.filters import Phrases, judge
-from tests.curation.samples import clean_rows, held_out, row, training
+from tests.curation.samples import clean_rows, content, contents, curate, held_out, row, training
 
 REPORT = ("please write the weekly report on ferry traffic in the harbour of Bergen with tables "
           "and a short summary for the council")  # fmt: skip
@@ -68,7 +68,7 @@ def test_every_plant_is_in_the_card_and_only_the_plants_are(job, detector):
     assert sum(card.splits.values()) == len(rows) - 3 - 1 - 1 - 1 + 3
     for word in ("label noise: 2 of", "composition:"):
         assert any(word in warning for warning in card.warnings), word
-    everything = b"".join(done.snapshot.files.values()) + done.card_markdown.encode()
+    everything = b"".join(contents(done).values()) + done.card_markdown.encode()
     for value in (b"jane.roe", b"22 22 55 55", b"4111 1111", b"ghp_16C7", b"0532 0130"):
         assert value not in everything
     text = done.card_markdown
@@ -76,7 +76,7 @@ def test_every_plant_is_in_the_card_and_only_the_plants_are(job, detector):
                  "`heldout`: 3", "Canary strings planted", "refusal_without_reason: 1",
                  "reported:contradiction: 2"):  # fmt: skip
         assert line in text, line
-    lineage = [json.loads(line) for line in done.snapshot.files["lineage.jsonl"].splitlines()]
+    lineage = [json.loads(line) for line in content(done, "lineage.jsonl").splitlines()]
     assert {e["row"] for e in lineage if "dropped_by" in e} == {
         *(r["id"] for r in plants["leaked"]), "exact", "near2", "stone",
     }  # fmt: skip

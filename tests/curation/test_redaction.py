@@ -60,7 +60,7 @@ def test_a_planted_value_becomes_its_placeholder_and_the_audit_keeps_no_content(
     [row], audit, report = redacted([ask(f"Please use {value} for this")], detector)
     assert row.messages[0].content == f"Please use <{kind}> for this"
     assert report.changed == {f"redacted:{kind}": 1}
-    [entry] = [json.loads(line) for line in audit.to_jsonl().splitlines()]
+    [entry] = [json.loads(line) for line in audit.drained()]
     assert entry == {
         "row": "r", "field": "messages[0].content", "type": kind, "position": 11,
         "length": len(value),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -33,6 +36,68 @@ def test_every_service_runs_unprivileged_and_is_asked_how_it_is(service: Service
     assert box["pids_limit"]
     assert "provision" in box["depends_on"]
     assert box["environment"]["SLUICE_NATS_CREDENTIALS"].endswith(f"/keys/nats/{service}")
+
+
+@pytest.mark.req("P7")
+@pytest.mark.parametrize("name", COMPOSE)
+def test_every_box_has_limits_a_read_only_root_and_no_new_privileges(name: str) -> None:
+    box = COMPOSE[name]
+    assert box["read_only"]
+    assert box["mem_limit"]
+    assert box["pids_limit"]
+    assert "no-new-privileges:true" in box["security_opt"]
+    assert box["restart"]
+
+
+ONCE = {"accounts", "provision"}
+SHELLLESS = {"otel-collector", "nats-exporter"}
+"""Images with nothing in them that could ask."""
+
+
+@pytest.mark.parametrize("name", sorted(set(COMPOSE) - ONCE - SHELLLESS))
+def test_what_stays_up_is_asked_how_it_is(name: str) -> None:
+    assert COMPOSE[name]["healthcheck"]["test"][0] in {"CMD", "CMD-SHELL"}
+
+
+@pytest.mark.req("P7")
+def test_the_gpu_profile_asks_for_one_gpu_and_sees_the_models_alone() -> None:
+    box = COMPOSE["vllm"]
+    assert box["profiles"] == ["gpu"]
+    (device,) = box["deploy"]["resources"]["reservations"]["devices"]
+    assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
+    (models,) = box["volumes"]
+    assert models.endswith("/models:ro")
+    assert "ports" not in box  # only our services reach it
+    assert not any("SLUICE" in name for name in box["environment"])
+
+
+@pytest.mark.req("P7")
+@pytest.mark.parametrize("profile", ["core", "observe", "gpu"])
+def test_compose_itself_understands_every_profile(profile: str) -> None:
+    if (program := compose_program()) is None:
+        pytest.skip("no docker compose; `make test-containers` installs one")
+    secrets = {"POSTGRES_PASSWORD": "x", "SLUICE_CONSOLE_TOKEN": "x"}
+    words = [] if profile == "core" else ["--profile", profile]
+    done = subprocess.run(
+        [*program, "-f", str(DEPLOY / "compose.yaml"), *words, "config"],
+        env={**os.environ, **secrets},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    understood = yaml.safe_load(done.stdout)["services"]
+    assert {name for name, box in understood.items() if "profiles" not in box} <= set(COMPOSE)
+    assert ("vllm" in understood) or profile != "gpu"
+
+
+def compose_program() -> list[str] | None:
+    if shutil.which("docker-compose"):
+        return ["docker-compose"]
+    if shutil.which("docker"):
+        asked = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
+        return ["docker", "compose"] if asked.returncode == 0 else None
+    return None
 
 
 def test_every_variable_is_a_setting_of_some_service() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.data import Message
+from contracts.data import Message, Row
 from contracts.diagnosis import RungName
 from contracts.job import AdaptationJob, MethodName
 from services.diagnosis.checks import job_problems
@@ -16,7 +16,7 @@ from services.diagnosis.clinic import Clinic
 from services.diagnosis.crossfit import cross_fitted
 from services.diagnosis.ladder import LADDER, ladder
 from services.diagnosis.matrix import METHODS, MethodRow, matrix
-from services.diagnosis.method import choose, preflight
+from services.diagnosis.method import choose, preflight, text_tokens
 from services.diagnosis.revisions import Revision, revised, revisions
 from services.diagnosis.rungs import exemplars, trials
 from services.diagnosis.verdict import (
@@ -255,7 +255,8 @@ def test_the_rerun_sample_is_spread_over_the_set(items: int, least: int) -> None
 @pytest.mark.parametrize("rows", [50, 220, 20_000])
 def test_every_method_not_chosen_has_its_reason(name: str, rows: int) -> None:
     choice = choose(job(method__name=name), rows)
-    assert choice.method == ("lora" if name == "auto" else name)
+    automatic = "sft" if rows == 20_000 else "lora"
+    assert choice.method == (automatic if name == "auto" else name)
     assert len(choice.rejected) == 7
     assert set(choice.rejected) == set(matrix()) - {choice.method}
     assert all(choice.rejected.values())
@@ -295,7 +296,7 @@ def test_an_edited_matrix_changes_the_choice(
 ) -> None:
     edited = tmp_path / "methods.yaml"
     text = METHODS.read_text().replace("rank: 1\n  available: true", "rank: 9\n  available: true")
-    edited.write_text(text.replace("rank: 3\n  available: false", "rank: 3\n  available: true"))
+    edited.write_text(text)
     rows = matrix(edited)
     monkeypatch.setattr("services.diagnosis.method.matrix", lambda: rows)
     assert choose(job(), 5_000).method == "sft"
@@ -312,7 +313,7 @@ def test_an_edited_matrix_changes_the_choice(
         ({}, 5_000, "qlora", "memory that this base does not need"),
         ({}, 5_000, "preference", "a better and a worse answer"),
         ({}, 5_000, "distillation", "no teacher whose price"),
-        ({"economics__teacher_price_per_mtok": 5}, 5_000, "distillation", "100,000 teacher out"),
+        ({"economics__teacher_price_per_mtok": 5}, 5_000, "distillation", "names no teacher"),
         ({}, 5_000, "synthetic_generation", "the job asks for none"),
         ({"synthesis": {"rows": 9}}, 5_000, "synthetic_generation", "ahead of the method"),
         ({"method__name": "sft"}, 20_000, "lora", "at most 10,000 pairs; there are 20,000"),
@@ -330,7 +331,29 @@ def test_too_few_rows_are_refused_unless_a_reason_is_given() -> None:
     (problem,) = preflight(job(), "lora", 99)
     assert "100 pairs; there are 99" in problem.problem
     assert preflight(job(method__data_range_override="a pilot"), "lora", 99) == ()
-    assert "cannot train" in preflight(job(), "sft", 5_000)[0].problem
+
+
+@pytest.mark.req("D6", "D7")
+def test_raw_text_is_counted_in_tokens_and_is_no_demonstration() -> None:
+    rows = [
+        Row.model_validate(
+            {
+                "id": f"d{i}",
+                "messages": [{"role": "user", "content": f"page {i}"}],
+                "target": "word " * 800,
+                "document": "domain",
+            }
+        )
+        for i in range(3)
+    ]
+    tokens = text_tokens(rows)
+    assert tokens == 3_000
+    named = job(method__name="domain_adaptation")
+    assert preflight(named, "domain_adaptation", 3, 200_000_000) == ()
+    (problem,) = preflight(named, "domain_adaptation", 3, tokens)
+    assert "100,000,000 tokens; there are 3,000" in problem.problem
+    assert choose(job(), 3, 200_000_000).method == "domain_adaptation"
+    assert "no answered rows" in choose(job(), 3, 200_000_000).rejected["lora"]
 
 
 SOURCE = {"uri": "a", "licence": "MIT", "provenance": {"source": "s"}}

@@ -10,6 +10,7 @@ import pytest
 
 from contracts import subjects
 from contracts.alerts import Alert, MetricName
+from contracts.remedies import Remedy, RemedyName
 from contracts.telemetry import Feedback
 from services.monitoring.app import create_app
 from shared.messaging.embedded import EmbeddedNats, free_port
@@ -60,6 +61,7 @@ async def test_each_metric_alerts_end_to_end_with_evidence_and_remediation(
                     break
                 await asyncio.sleep(0.05)
     fired: dict[str, set[str]] = {}
+    due: dict[str, set[str]] = {}
     for message in await history(js, "ALERTS", "sluice.v1.alert.acme.>"):
         alert = Alert.model_validate_json(message.data)
         assert message.subject == subjects.alert("acme", alert.deployment, alert.metric)
@@ -67,6 +69,13 @@ async def test_each_metric_alerts_end_to_end_with_evidence_and_remediation(
         assert alert.evidence or alert.metric in {"cost_per_success", "drift"}
         fired.setdefault(alert.deployment, set()).add(alert.metric)
     assert set(fired) == set(METRICS)
+    for message in await history(js, "REMEDIES", "sluice.v1.remedy.acme.>"):
+        remedy = Remedy.model_validate_json(message.data)
+        assert message.subject == subjects.remedy("acme", remedy.deployment, remedy.remedy)
+        assert remedy.metric in fired[remedy.deployment]
+        assert (remedy.by == "platform") == (remedy.remedy == "withdraw")
+        due.setdefault(remedy.metric, set()).add(remedy.remedy)
+    assert due == {m: {r} for m, r in zip(METRICS, get_args(RemedyName), strict=True)}
     for metric in METRICS:
         assert metric in fired[metric]
     alone = {metric for metric in METRICS if fired[metric] == {metric}}

@@ -178,6 +178,7 @@ async def test_a_tenant_sees_its_own_runs_progress_and_alerts_with_any_client(
             subject = f"sluice.v1.run.{tenant}.r1.curation.curated"
             await js.publish(subject, f"{tenant} {n}".encode(), stream="RUN")
         await js.publish(f"sluice.v1.alert.{tenant}.d.m", tenant.encode(), stream="ALERTS")
+        await js.publish(f"sluice.v1.remedy.{tenant}.d.r", tenant.encode(), stream="REMEDIES")
         await training.connection.publish(f"sluice.v1.progress.{tenant}.r1.train", tenant.encode())
     own = member.connection.jetstream()
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import nats
+import asyncio
+
 import pytest
 
 from contracts.subjects import RunRef
@@ -10,27 +11,20 @@ from contracts.training import AdapterTrained
 from services.serving import bus
 from services.serving.bus import Projection
 from services.serving.directory import Directory, UnknownModel
+from services.serving.trust import Trust
 from shared.artifacts import ArtifactStore
 from shared.errors import TransientError
-from shared.messaging.provision import provision
 from shared.messaging.runlog import RunLog
+from shared.signing import SigningKey, load_ring
+from tests.registry.registry_office import open_office
 
 REF = RunRef("acme", "one")
 DIGEST = "sha256:" + "a" * 64
 
 
-@pytest.fixture
-async def jetstream(nats_server):
-    connection = await nats.connect(nats_server.url)
-    jetstream = connection.jetstream()
-    await provision(jetstream)
-    yield jetstream
-    await connection.close()
-
-
 def projection(directory, jetstream, folder) -> Projection:
     store = ArtifactStore(f"file://{folder}/artifacts")
-    return Projection(directory, lambda: jetstream, store, folder / "registry.pub")
+    return Projection(directory, lambda: jetstream, Trust(store, folder / "keys/signing-key.pub"))
 
 
 async def train(jetstream, number: int) -> str:
@@ -77,3 +71,32 @@ async def test_a_projection_that_stays_behind_says_so_instead_of_denying_the_mod
         await projection(directory, jetstream, tmp_path).catch_up()
     with pytest.raises(UnknownModel):
         directory.resolve(f"candidate:{adapter}", tenant="acme", evaluate=True, conversation="c")
+
+
+@pytest.mark.req("R4")
+async def test_a_leaked_key_taken_out_of_the_ring_ends_its_adapters_service_within_seconds(
+    jetstream, tmp_path
+) -> None:
+    office = open_office(tmp_path)
+    run = await asyncio.to_thread(office.completed)
+    log = RunLog(jetstream)
+    for record in (*run.log, *office.follow(run, office.registry.promote(run)).log[-1:]):
+        await log.append(record.ref, record.event, cause=record.cause, key=record.id)
+    office.store.close()
+    directory = Directory()
+
+    def answering() -> str:
+        route = directory.resolve("assistant", tenant="acme", evaluate=False, conversation="c")
+        return route.target.model
+
+    routing = projection(directory, jetstream, tmp_path)
+    async with routing.running():
+        await routing.catch_up()
+        assert answering() == "SmolLM2-135M-Instruct-tool_calls-v1"
+        SigningKey.rotate(tmp_path / "keys")
+        ring = tmp_path / "keys" / "signing-key.pub"
+        newest, _ = load_ring(ring)
+        ring.write_bytes(newest.pem)
+        async with asyncio.timeout(10):
+            while answering() != "base":
+                await asyncio.sleep(0.05)

@@ -36,28 +36,43 @@ def by_hand(qkv, rotary, row, position, keys, values, heads, kv):
     return out
 
 
-@pytest.mark.req("V3")
+@pytest.mark.req("V2", "V3")
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("per_page", [1, 7, 16])
 @pytest.mark.parametrize(("heads", "kv", "dim"), [(9, 3, 64), (4, 4, 10), (8, 1, 32)])
-def test_each_decoding_row_attends_over_its_own_slot(name, dtype, heads, kv, dim):
+def test_each_decoding_row_attends_over_its_own_pages(name, dtype, per_page, heads, kv, dim):
     g = torch.Generator().manual_seed(heads)
     context, slots, rows = 40, 5, 6
     rotary = rotary_tables(context, dim, dtype)
     qkv = torch.randn(rows, heads + 2 * kv, dim, generator=g).to(dtype)
-    keys, values = torch.randn(2, slots, kv, context, dim, generator=g).to(dtype)
     positions = torch.tensor([0, 39, 7, 1, 20, 3])
     at = torch.tensor([4, 0, 9, 2, 1, 9])  # rows 2 and 5 are prompt rows: their slots are not used
     decode = torch.tensor([0, 1, 3, 4])
-    before = keys.clone(), values.clone()
-    expected = {
-        row: by_hand(
-            qkv, rotary, row, int(positions[row]), keys[at[row]], values[at[row]], heads, kv
-        )
+    most = -(-context // per_page)
+    pages = torch.randn(slots * most + 3, 2, kv, per_page, dim, generator=g).to(dtype)
+    table = torch.randperm(len(pages), generator=g)[: slots * most].view(slots, most).int()
+
+    def places(row):  # (page, position in it) of every position up to the row's own
+        steps = torch.arange(int(positions[row]) + 1)
+        return table[at[row], steps // per_page].long(), steps % per_page
+
+    past = {
+        row: [pages[p, half, :, o].transpose(0, 1).clone() for half in (0, 1)]
         for row in decode.tolist()
+        for p, o in [places(row)]
     }
+    expected = {
+        row: by_hand(qkv, rotary, row, int(positions[row]), keys, values, heads, kv)
+        for row, (keys, values) in past.items()
+    }
+    seen = torch.zeros(pages.shape[0], per_page, dtype=torch.bool)
+    for row in decode.tolist():
+        seen[places(row)] = True
+    pages.transpose(2, 3)[~seen[:, None].expand(-1, 2, -1)] = float("nan")  # not to be looked at
+    before = pages.clone()
     out = torch.full((rows, heads, dim), 7.0, dtype=dtype)
-    implementation(name)(rotary, Rows(decode, positions, at))(qkv, keys, values, out)
+    implementation(name)(rotary, Rows(decode, positions, at))(qkv, pages, table, out)
     for row in range(rows):
         if row in expected:
             assert torch.allclose(
@@ -66,12 +81,10 @@ def test_each_decoding_row_attends_over_its_own_slot(name, dtype, heads, kv, dim
         else:
             assert torch.equal(out[row], torch.full((heads, dim), 7.0, dtype=dtype))
     for row in decode.tolist():  # nothing but the newest position was written
-        slot, position = at[row], positions[row]
-        assert torch.equal(values[slot, :, position], qkv[row, heads + kv :])
-        for now, then in zip((keys, values), before, strict=True):
-            now[slot, :, position] = then[slot, :, position]
-    assert torch.equal(keys, before[0])
-    assert torch.equal(values, before[1])
+        page, offset = (part[-1] for part in places(row))
+        assert torch.equal(pages[page, 1, :, offset], qkv[row, heads + kv :])
+        pages[page, :, :, offset] = before[page, :, :, offset]
+    assert torch.equal(pages.nan_to_num(9), before.nan_to_num(9))
 
 
 def test_an_unknown_implementation_is_refused_by_name():

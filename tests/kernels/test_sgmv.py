@@ -1,7 +1,16 @@
 import pytest
 import torch
 
-from kernels.lora import Block, LowRank, Segment, SegmentPlan, implementation, scale, sgmv_
+from kernels.lora import (
+    Block,
+    LowRank,
+    Segment,
+    SegmentPlan,
+    implementation,
+    quantized,
+    scale,
+    sgmv_,
+)
 
 NAMES = ["reference", "native", "triton"]
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 6e-2}
@@ -81,6 +90,70 @@ def test_a_fused_linear_equals_its_parts(name):
     y = sgmv_(torch.zeros(5, 11), x, plan, [fused], name=name)
     assert torch.allclose(y[:, :4], 4 * x @ a1.T @ b1.T, atol=1e-4)
     assert torch.allclose(y[:, 4:], 4 * x @ a2.T @ b2.T, atol=1e-4)
+
+
+def restored(weights):
+    """What quantized `weights` stand for: the factors, put into A."""
+    return LowRank(
+        weights.a.float() * weights.factors[:, None],
+        tuple(Block(b.column, b.row, b.b.float()) for b in weights.blocks),
+        weights.alpha,
+        weights.rank,
+    )
+
+
+@pytest.mark.req("V3")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("kind", ["distinct", "identical", "zipf", "half without"])
+@pytest.mark.parametrize(("k", "d"), [(24, 40), (67, 1301)])
+@pytest.mark.parametrize("name", ["reference", "native"])
+def test_quantized_weights_add_what_their_integers_stand_for(name, k, d, kind, dtype):
+    g = torch.Generator().manual_seed(5)
+    row_adapters = popularity(kind, 19)
+    weights = {
+        key: quantized(
+            LowRank.single(
+                torch.randn(1 + key % 17, k, generator=g) * 0.2,
+                torch.randn(d, 1 + key % 17, generator=g) * 0.2,
+                alpha=3.0 + key,
+            )
+        )
+        for key in set(row_adapters)
+        if key is not None
+    }
+    assert all(w.a.dtype == torch.int8 for w in weights.values())
+    x = torch.randn(19, k, generator=g).to(dtype)
+    y = torch.randn(19, d, generator=g).to(dtype)
+    expected = naive(y, x, row_adapters, {key: restored(w) for key, w in weights.items()})
+    plan = SegmentPlan.of(row_adapters)
+    out = sgmv_(y, x, plan, [weights.get(s.adapter) for s in plan.segments], name=name)
+    assert torch.allclose(out.double(), expected, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
+
+
+@pytest.mark.req("V3")
+def test_a_quantized_weight_is_off_by_half_a_step_of_its_row_at_most():
+    a, b1, b2 = torch.randn(6, 50) * 3, torch.randn(30, 2), torch.randn(20, 4) * 0.01
+    a[1] = 0
+    original = LowRank(a, (Block(0, 0, b1), Block(30, 2, b2)), 8.0, 2.0)
+    back = restored(quantized(original))
+    for (row, column, b), block in zip([(0, 0, b1), (2, 30, b2)], back.blocks, strict=True):
+        assert (block.row, block.column) == (row, column)
+        ranks = a[row : row + b.shape[1]]
+        product = block.b @ back.a[row : row + b.shape[1]]
+        step = (b.abs().amax(0) @ ranks.abs()) + (b.abs() @ ranks.abs().amax(1))[:, None]
+        assert ((product - b @ ranks).abs() <= step / 254 * 1.02).all()
+
+
+def test_weights_stored_differently_cannot_share_a_batch():
+    plain = LowRank.single(torch.randn(2, 4), torch.randn(8, 2), alpha=4)
+    with pytest.raises(ValueError, match="stored alike"):
+        sgmv_(
+            torch.zeros(2, 8),
+            torch.randn(2, 4),
+            SegmentPlan.of([0, 1]),
+            [plain, quantized(plain)],
+            name="native",
+        )
 
 
 @pytest.mark.req("V3")

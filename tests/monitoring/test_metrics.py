@@ -65,7 +65,9 @@ def fired(stream: list[Any]) -> list[tuple[str, str]]:
 
 
 def test_every_row_of_the_monitoring_table_has_its_rule() -> None:
-    assert [rule.requirement for rule in RULES] == [f"M{row}" for row in range(1, 16)]
+    rows = dict.fromkeys(rule.requirement for rule in RULES)
+    assert list(rows) == [f"M{row}" for row in range(1, 16)]
+    assert len({rule.key for rule in RULES}) == len(RULES)
 
 
 def test_a_healthy_deployment_beside_its_base_fires_nothing() -> None:
@@ -183,6 +185,33 @@ def test_perplexity_beyond_one_and_a_half_times_the_beginnings_fires() -> None:
     far = [outcome(i, at=25 * HOUR_S + i, answer_logprob=-18.3) for i in range(500, 700)]
     assert fired([*began, *near]) == []
     assert ("drift", "firing") in fired([*began, *far])
+
+
+@pytest.mark.req("M15")
+def test_requests_far_from_the_dev_set_are_drift_of_their_own_beside_perplexitys() -> None:
+    assert notices(many(50, semantic_distance=1.5)) == []
+    assert notices(many(49, semantic_distance=3.0)) == []
+    stream = [
+        *many(200, answer_logprob=-10.0, semantic_distance=1.0),
+        *[
+            outcome(i, at=25 * HOUR_S + i, answer_logprob=-18.3, semantic_distance=1.6)
+            for i in range(500, 700)
+        ],
+    ]
+    found = [notice.alert for notice in notices(stream)]
+    assert [(alert.metric, alert.kind, alert.state) for alert in found] == [
+        ("drift", "meaning", "firing"),
+        ("drift", "", "firing"),
+    ]
+    assert found[0].id != found[1].id
+    assert found[0].evidence[0] == "r549"
+    restored = Monitor(RULES)
+    restored.restore(stream, found)
+    assert {alert.kind for alert in restored.firing} == {"", "meaning"}
+    calm = [outcome(i, at=50 * HOUR_S + i, semantic_distance=1.0) for i in range(800, 851)]
+    over = [notice.alert for signal in calm for notice in restored.observe(signal)]
+    assert [(alert.kind, alert.state) for alert in over] == [("meaning", "resolved")]
+    assert over[0].id == found[0].id
 
 
 @given(st.lists(st.tuples(st.floats(0, 48 * HOUR_S), st.booleans()), max_size=60))

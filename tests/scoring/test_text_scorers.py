@@ -83,3 +83,20 @@ def test_a_scorer_that_is_not_declared_is_refused(name: str) -> None:
 def test_a_score_lies_between_0_and_1() -> None:
     with pytest.raises(ValueError, match=r"0\.\.1"):
         Score(value=1.5, valid=True)
+
+
+@pytest.mark.parametrize(
+    ("answer", "value"),
+    [
+        pytest.param("Two and two is four. Answer: 4", 1, id="the final answer"),
+        pytest.param("Answer: 5? No. Answer: 4", 1, id="the last of two"),
+        pytest.param("4", 1, id="an answer without the marker"),
+        pytest.param("Answer: 4, I think", 0, id="more behind the marker"),
+    ],
+)
+def test_with_a_marker_the_final_answer_alone_is_judged(answer: str, value: float) -> None:
+    row = Row(id="r", messages=(Message(role="user", content="?"),), expected="4")
+    behaviour = Behaviour(
+        description="d", scorer="exact_match", target=0.5, answer_marker="Answer:"
+    )
+    assert resolve(behaviour)(row, answer).value == value

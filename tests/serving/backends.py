@@ -18,6 +18,26 @@ from shared.testing.tiny_model import build_tiny_gpt2, build_tiny_llama, build_t
 LOCAL = {"llama": build_tiny_llama, "gpt2": build_tiny_gpt2, "qwen2": build_tiny_qwen2}
 
 
+@torch.inference_mode()
+def expected_tokens(peft, adapter, prompt, count):
+    """What PEFT's own model answers greedily, without the end token."""
+    ids = torch.tensor([prompt])
+    asked = {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "max_new_tokens": count,
+        "do_sample": False,
+    }
+    if adapter is None:
+        with peft.disable_adapter():
+            out = peft.generate(**asked)
+    else:
+        peft.set_adapter(adapter)
+        out = peft.generate(**asked)
+    end = peft.generation_config.eos_token_id
+    return [t for t in out[0, len(prompt) :].tolist() if t != end]
+
+
 @dataclass
 class Subject:
     """An engine, adapters for it, and PEFT's own model as the reference."""
@@ -33,23 +53,8 @@ class Subject:
             name: self.engine.load_adapter(folder).digest for name, folder in self.folders.items()
         }
 
-    @torch.inference_mode()
     def expected_tokens(self, adapter, prompt, count):
-        ids = torch.tensor([prompt])
-        asked = {
-            "input_ids": ids,
-            "attention_mask": torch.ones_like(ids),
-            "max_new_tokens": count,
-            "do_sample": False,
-        }
-        if adapter is None:
-            with self.peft.disable_adapter():
-                out = self.peft.generate(**asked)
-        else:
-            self.peft.set_adapter(adapter)
-            out = self.peft.generate(**asked)
-        end = self.peft.generation_config.eos_token_id
-        return [t for t in out[0, len(prompt) :].tolist() if t != end]
+        return expected_tokens(self.peft, adapter, prompt, count)
 
     @torch.inference_mode()
     def expected_logprobs(self, adapter, tokens):

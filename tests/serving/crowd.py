@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from contracts.envelope import Recorded
-from contracts.registry import CandidateRegistered
+from contracts.registry import AdapterPromoted, CandidateRegistered
 from contracts.subjects import RunRef
 from services.serving.directory import Directory
 
@@ -55,22 +55,26 @@ def make_crowd(template: Path, root: Path, count: int) -> Path:
 
 
 def directory_of(count: int) -> Directory:
-    """Every adapter registered by its tenant."""
+    """Every adapter registered and promoted, by its tenant."""
     directory = Directory(base_label="tiny")
     for number in range(count):
-        event = CandidateRegistered(
-            adapter_id=adapter_id(number), adapter=tree(number), card=tree(number), deployment="bot"
-        )
-        directory.apply(
-            Recorded(
-                id=str(number),
-                ref=RunRef(tenant_of(number), f"run_{number}"),
-                event=event,
-                cause="",
-                seq=number + 1,
-                at=datetime(2026, 1, 1, tzinfo=UTC),
+        about = {"adapter_id": adapter_id(number), "deployment": f"bot_{number}"}
+        for step, event in enumerate(
+            (
+                CandidateRegistered(adapter=tree(number), card=tree(number), **about),
+                AdapterPromoted(bundle=tree(number), **about),
             )
-        )
+        ):
+            directory.apply(
+                Recorded(
+                    id=f"{number}.{step}",
+                    ref=RunRef(tenant_of(number), f"run_{number}"),
+                    event=event,
+                    cause="",
+                    seq=2 * number + step + 1,
+                    at=datetime(2026, 1, 1, tzinfo=UTC),
+                )
+            )
     return directory
 
 

@@ -32,7 +32,7 @@ from tests.serving import crowd
 from tests.serving.backends import make_adapter
 from tests.serving.live_server import Outcomes
 
-ADAPTERS, CLIENTS, HELD = 500, 8, 64
+ADAPTERS, CLIENTS = 500, 8
 KILL_EVERY_S = 60.0
 
 
@@ -44,7 +44,7 @@ class Forgetful(Outcomes):
 def serve(base: Path, root: Path, port: int) -> None:
     """The server process."""
     engine = LlamaEngine(
-        base, EngineConfig(slots=8, max_adapters=HELD, queue=256, prefix_cache_bytes=8 << 20)
+        base, EngineConfig(slots=8, queue=256, pool_bytes=12 << 20, host_bytes=6 << 20)
     )
     app = create_app(
         engine=lambda: engine,

@@ -7,8 +7,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from typer.testing import CliRunner
 
 from contracts.envelope import Recorded
-from contracts.registry import AdapterWithdrawn, CandidateRegistered
-from contracts.rollout import StageStarted
+from contracts.registry import AdapterPromoted, AdapterWithdrawn, CandidateRegistered
 from contracts.serving import ServedAdapter
 from contracts.subjects import RunRef
 from services.cli.main import app as sluice
@@ -32,6 +31,10 @@ def registered(name, seq):
     )
 
 
+def promoted(name):
+    return AdapterPromoted(adapter_id=IDS[name], deployment=f"bot_{name}", bundle=TREES[name])
+
+
 def fact(name, seq, event):
     return Recorded(
         id=str(seq),
@@ -52,17 +55,14 @@ def small(base):
 
 @pytest.fixture
 def registry(small, adapter_folders):
-    """A server with three registered adapters; `b` has rank 8, above the engine's maximum."""
+    """A server with three promoted adapters; `b` has rank 8, above the engine's maximum."""
     for info in small.adapters():
         small.unload_adapter(info.digest)
     folders = {TREES[name]: adapter_folders[name] for name in TREES}
     with Server(small, folders.__getitem__) as server:
         for seq, name in enumerate(TREES, 1):
             server.directory.apply(registered(name, seq))
-            shadow = StageStarted(
-                deployment=f"bot_{name}", adapter_id=IDS[name], stage="shadow", percent=0, since=0
-            )
-            server.directory.apply(fact(name, seq + 10, shadow))
+            server.directory.apply(fact(name, seq + 20, promoted(name)))
         yield server
 
 
@@ -108,8 +108,6 @@ def test_a_pinned_adapter_stays_when_others_need_its_room(base, adapter_folders)
             second: True,
             third: False,
         }
-        with pytest.raises(Exception, match="1 of 2 adapters are pinned"):
-            engine.pin_adapter(third, True)
         engine.pin_adapter(second, False)
         engine.load_adapter(adapter_folders["a"])
         assert {info.digest for info in engine.adapters()} == {third, first}

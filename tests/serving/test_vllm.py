@@ -66,7 +66,7 @@ def test_settings_become_flags_and_the_rank_is_rounded_up_to_one_vllm_allocates(
         serving_backend="vllm",
         serving_max_lora_rank=33,
         serving_context=700,
-        serving_max_adapters=100,
+        vllm_max_cpu_loras=100,
         vllm_max_loras=5,
         vllm_gpu_memory_utilization=0.4,
     ).vllm()

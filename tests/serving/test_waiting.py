@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 
 from services.serving.engine.port import Overloaded
 from services.serving.engine.waiting import WaitingLine
+
+CLOCK = count()
 
 
 class Stream(list[Exception]):
@@ -23,13 +26,15 @@ def request(tenant: str, *, tokens: int = 10, priority: int = 0) -> Any:
         request=SimpleNamespace(tenant=tenant, priority=priority, prompt=(1,)),
         limit=tokens - 1,
         stream=Stream(),
+        admitted=False,
+        submitted=next(CLOCK),
     )
 
 
-def served(line: WaitingLine, count: int) -> list[str]:
-    """The tenants of the next `count` requests, admitted one at a time."""
+def served(line: WaitingLine, number: int) -> list[str]:
+    """The tenants of the next `number` requests, admitted one at a time."""
     order = []
-    for _ in range(count):
+    for _ in range(number):
         sequence = line.snapshot()[0]
         line.admit(sequence)
         order.append(sequence.request.tenant)
@@ -85,19 +90,39 @@ def test_a_full_line_makes_room_for_who_has_less_in_it() -> None:
         line.put(request("modest"))
 
 
+def test_who_ran_already_goes_on_first_counts_once_and_is_never_pushed_out() -> None:
+    line = WaitingLine(2)
+    first, second = request("greedy", tokens=90), request("greedy")
+    line.put(first)
+    line.put(second)
+    line.admit(first)
+    line.put(request("modest"))
+    line.give_back(first)
+    assert line.snapshot()[0] is first
+    line.admit(first)
+    assert served(line, 1) == ["greedy"]  # it has taken 90, as modest when it came; not 180
+    for _ in range(2):
+        ran = request("greedy")
+        ran.admitted = True
+        line.give_back(ran)
+    with pytest.raises(Overloaded):
+        line.put(request("third"))
+    assert len(line.snapshot()) == 3
+
+
 @given(
     st.lists(st.tuples(st.sampled_from("abc"), st.integers(2, 60)), min_size=2, max_size=60),
     st.integers(1, 40),
 )
 def test_backlogged_tenants_never_drift_apart_by_more_than_their_largest_requests(
-    asked: list[tuple[str, int]], count: int
+    asked: list[tuple[str, int]], number: int
 ) -> None:
     line = WaitingLine(1000)
     for tenant, tokens in asked:
         line.put(request(tenant, tokens=tokens))
     taken: Counter[str] = Counter()
     largest = max(tokens for _, tokens in asked)
-    for _ in range(min(count, len(asked))):
+    for _ in range(min(number, len(asked))):
         sequence = line.snapshot()[0]
         line.admit(sequence)
         taken[sequence.request.tenant] += sequence.limit + 1

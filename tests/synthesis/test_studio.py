@@ -33,7 +33,7 @@ def studio(tmp_path) -> tuple[Studio, ArtifactStore]:
 def a_run(synthesis: Synthesis, seeds: str, rows: int) -> SimpleNamespace:
     job = SimpleNamespace(synthesis=synthesis, tenant="acme")
     asked = SynthesisRequested(seeds=seeds, rows=rows)
-    return SimpleNamespace(job=job, synthesis_requested=asked, ref="acme/r")
+    return SimpleNamespace(job=job, synthesis_requested=asked, asked_teacher=None, ref="acme/r")
 
 
 def lines(store: ArtifactStore, digest: str) -> list[dict]:

@@ -28,6 +28,14 @@ UNFIT = [
         "opposite of row 'p3'",
         id="judged both ways",
     ),
+    pytest.param("cpt", [changed(1)], "nor any other row", id="no domain to learn"),
+    pytest.param(
+        "cpt",
+        [changed(0, document="domain"), changed(1, desirable=False)],
+        "would teach",
+        id="a bad answer to rehearse",
+    ),
+    pytest.param("sft", [changed(1, document="domain")], "is a document", id="a text as an answer"),
     pytest.param("lora", [changed(1, desirable=False)], "would teach", id="a bad demonstration"),
     pytest.param(
         "dpo",
@@ -45,6 +53,11 @@ def test_a_row_the_recipe_cannot_learn_from_is_named_with_its_mend(recipe, rows,
     assert problem.where == "row 'p1'"
     assert why in problem.problem
     assert problem.mend
+
+
+def test_texts_and_conversations_to_rehearse_fit_continued_pretraining():
+    rows = [changed(0, document="domain"), changed(1, document="general"), changed(2)]
+    assert list(unfit_rows("cpt", rows)) == []
 
 
 @pytest.mark.parametrize("recipe", ["dpo", "lora"])

@@ -40,7 +40,8 @@ def test_parameters_are_counted_as_transformers_and_peft_count_them(base, dimens
 def test_adam_holds_two_float32_moments_per_trained_weight_not_six_times_the_weights(dimensions):
     """ERRATA 18."""
     full = estimate(dimensions, method="sft", lora=None, batch_size=1, length=8)
-    assert full["weights"] == full["gradients"] == dimensions.parameters * 4
+    assert full["weights"] == dimensions.parameters * 4
+    assert full["gradients"] == dimensions.linear_parameters * 4  # embeddings stay as they are
     assert full["optimizer"] == 2 * full["gradients"]
     lora = LoraParameters(r=4)
     small = estimate(dimensions, method="lora", lora=lora, batch_size=1, length=8)
@@ -222,3 +223,13 @@ def test_what_a_block_keeps_is_what_autograd_saves(base, dimensions):
     logits = LOGIT_COPIES * 2 * 64 * dimensions.vocabulary * 4
     block = (parts["activations"] - logits) / dimensions.layers
     assert block == pytest.approx(saved_bytes(3) - saved_bytes(2), rel=0.25)
+
+
+@pytest.mark.req("D8")
+def test_a_teacher_is_held_beside_the_student_with_logits_of_its_own(dimensions):
+    sizes = {"lora": LoraParameters(), "batch_size": 2, "length": 64, "completion_length": 8}
+    alone = estimate(dimensions, method="logit_distillation", **sizes)
+    taught = estimate(dimensions, method="logit_distillation", teacher=dimensions, **sizes)
+    logits = LOGIT_COPIES * 2 * 8 * dimensions.vocabulary * 4
+    assert {name: taught[name] for name in alone} == alone
+    assert taught["teacher"] > dimensions.parameters * 4 + logits

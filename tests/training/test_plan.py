@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from contracts.base import digest_of
 from contracts.curation import DatasetCurated
-from contracts.job import AdaptationJob, Hyperparameters
+from contracts.job import AdaptationJob, Hyperparameters, Method
 from services.training.bucketing import bucketed_order, padded_share
 from services.training.plan import (
     learning_rate_share,
+    moving,
     optimizer_steps,
     recipe_digest,
     recipe_of,
@@ -76,9 +78,31 @@ def test_whatever_shapes_the_adapter_changes_the_digest_and_the_work_folder(chan
     assert work_folder(home, recipe(**change)) != work_folder(home, recipe())
 
 
-def test_a_full_fine_tune_has_no_rank():
-    assert recipe(method="sft").lora is None
-    assert recipe(method="lora").lora is not None
+@pytest.mark.parametrize(
+    ("method", "given", "moves"),
+    [
+        ("lora", None, "lora"),
+        ("qlora", None, "qlora"),
+        ("preference", None, "lora"),
+        ("sft", None, "full"),
+        ("instruction", "lora", "lora"),
+        ("domain_adaptation", None, "full"),
+        ("domain_adaptation", "qlora", "qlora"),
+    ],
+)
+def test_a_method_moves_the_weights_it_names_or_those_the_job_names(method, given, moves):
+    named = job().model_copy(update={"method": Method(name=method, parameters=given)})
+    curated = DatasetCurated(card=DIGESTS[0], train=DIGESTS[1], validation=None, rows={})
+    made = recipe_of(
+        named, curated, method=method, base=DIGESTS[2], tokenizer=DIGESTS[3], versions={}
+    )
+    assert moving(made) == moves
+    assert made.lora is not None  # of the adapter that serves
+
+
+def test_a_method_that_names_its_weights_takes_no_others():
+    with pytest.raises(ValidationError, match="read under sft, instruction"):
+        Method(name="lora", parameters="full")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from transformers import AutoTokenizer
 from contracts.base import digest_of
 from contracts.curation import DatasetCurated
 from services.training.adapters import preparation
-from services.training.adapters.preparation import longest, prepare, token_counter
+from services.training.adapters.preparation import longest, prepare, sizes_of, token_counter
+from services.training.adapters.texts import pack_rows
 from services.training.adapters.tokens import encode, read_rows
 from services.training.memory import TURN_TOKENS
 from services.training.plan import recipe_digest
@@ -16,6 +17,7 @@ from services.training.settings import TrainingSettings
 from shared.artifacts import ArtifactStore
 from shared.errors import ArtifactMissing, InvalidInput
 from tests.training.test_plan import job
+from tests.training.texts import conversation, document, likelihood_plan
 
 
 @pytest.fixture
@@ -79,6 +81,30 @@ def test_lengths_are_counted_with_the_base_s_own_vocabulary(base, dataset):
     whole, answer = longest(rows, token_counter(base))
     assert exact <= whole <= exact + 3 * TURN_TOKENS
     assert answer == max(len(tokenizer.encode(row.target)) for row in rows)
+
+
+@pytest.mark.req("D8")
+def test_texts_are_counted_as_the_blocks_they_are_packed_in(base, tmp_path):
+    rows = [document(i, "domain") for i in range(20)] + [conversation(0)]
+    plan = likelihood_plan(
+        base, tmp_path, method="cpt", train=rows, validation=rows, steps=1, max_length=32
+    )
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    blocks = [len(e.input_ids) for e in pack_rows(tokenizer, rows, max_length=32).examples]
+    sizes = sizes_of(plan.recipe, rows, token_counter(base))
+    assert len(blocks) <= sizes.examples <= len(blocks) + 2  # a template is counted generously
+    assert sizes.longest == sizes.scored == max(blocks)
+
+
+@pytest.mark.req("D8")
+def test_every_turn_of_the_assistant_counts_as_scored(base, tmp_path):
+    rows = [conversation(i) for i in range(6)]
+    plan = likelihood_plan(
+        base, tmp_path, method="instruction", train=rows, validation=rows, steps=1
+    )
+    count = token_counter(base)
+    turns = max(count(row.messages[2].content) for row in rows)
+    assert sizes_of(plan.recipe, rows, count).scored == longest(rows, count)[1] + turns
 
 
 def test_settings_come_from_the_environment(monkeypatch):

@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from services.cli.commands.adjudicate import adjudicate
 from services.cli.options import DEFAULT_TENANT, Json, Tenant
 
 if TYPE_CHECKING:
-    from services.cli.lineage import ReadFile
+    from collections.abc import Iterator
+
+    from services.cli.lineage import ReadLines
 
 app = typer.Typer(help="Datasets: curate without a run, explain a row.", no_args_is_help=True)
+app.command()(adjudicate)
 HALTED = 3
 
 
@@ -95,17 +99,19 @@ def explain(
         print("\n".join(story.lines()))
 
 
-def _of_folder(folder: Path) -> ReadFile:
+def _of_folder(folder: Path) -> ReadLines:
     from contracts.base import Problem
     from shared.errors import InvalidInput
 
     if not (folder / "lineage.jsonl").is_file():
         mend = "name a folder of `sluice data curate`, or a run with --run"
         raise InvalidInput([Problem(where=str(folder), problem="is no dataset", mend=mend)])
-    return lambda name: (folder / name).read_bytes()
+    return lambda name: _lines(folder / name)
 
 
-def _of_run(name: str, tenant: str) -> ReadFile:
+def _of_run(name: str, tenant: str) -> ReadLines:
+    import tempfile
+
     from contracts.data import DatasetCard
     from services.cli.reading import load_run
     from services.cli.session import Session, perform, run_ref
@@ -122,7 +128,17 @@ def _of_run(name: str, tenant: str) -> ReadFile:
         return store, DatasetCard.model_validate_json(store.get(run.dataset.card))
 
     store, card = perform(work)
-    return lambda file: store.get(card.files[file])
+
+    def lines(name: str) -> Iterator[bytes]:
+        with tempfile.TemporaryDirectory() as folder:
+            yield from _lines(store.fetch(card.files[name], Path(folder) / name))
+
+    return lines
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        yield from file
 
 
 @app.command()

@@ -48,7 +48,7 @@ def label(
         for question in asked:
             if not adjudicate and (low := here.halted(minimum_kappa)):
                 _stop(low, minimum_kappa)
-            answer = _ask(question, names)
+            answer = ask(question, names)
             if answer is None:
                 break
             here.record(rater, question, answer)
@@ -58,7 +58,7 @@ def label(
     _report(here, minimum_kappa, json=json)
 
 
-def _ask(question: Question, names: list[str]) -> str | None:
+def ask(question: Question, names: list[str]) -> str | None:
     """A label, or None to stop for now."""
     print(f"\n{question.text}")
     if question.given:

@@ -3,8 +3,8 @@
 Entity types are chosen for data that trains tool calls. Dates, public URLs, places and bare digit
 runs are arguments there, not personal data: Presidio's DATE_TIME, URL, bank-account, passport and
 driver-licence recognisers are left out, and a phone number needs the look of one (a `+`, brackets
-or groups) or a word such as 'call' before it. Names need a language model and are a review signal
-elsewhere, never a block.
+or groups) or a word such as 'call' before it. Names are a review signal, never a block
+(`services.curation.names`).
 
 Nothing here touches the network: public suffixes come from tldextract's bundled snapshot, and
 detect-secrets runs without its verification filter.
@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from services.curation.adapters.light_import import hidden
+from services.curation.phrased import PHRASED
 from services.curation.redaction import Span
-from services.curation.spelled import spelled
+from services.curation.spelled import RULES, matched
 
 THRESHOLD = 0.35
 
@@ -61,22 +62,28 @@ _RECOGNISERS = {
 }
 """Recogniser → what a text must hold for it to match at all. Skipping is most of the speed."""
 
-_RULES: tuple[tuple[str, re.Pattern[str]], ...] = (
+_RULES: tuple[tuple[str, tuple[str, ...], re.Pattern[str]], ...] = (
     (
         "SECRET",
+        ("private key",),
         re.compile(
             r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
             re.DOTALL,
         ),
     ),
-    ("SECRET", re.compile(r"\bAIza[0-9A-Za-z_-]{35}(?![0-9A-Za-z_-])")),
-    ("SECRET", re.compile(r"\bhf_[A-Za-z0-9]{30,}\b")),
-    ("SECRET", re.compile(r"\bnpm_[A-Za-z0-9]{36}\b")),
-    ("SECRET", re.compile(r"\bsk-(?:proj|ant|svcacct|admin|or)-[A-Za-z0-9_-]{16,}")),
-    ("SECRET", re.compile(r"\b(?:gh[pousr]_\w{36,}|github_pat_\w{22,}|glpat-[\w-]{20,})")),
-    ("SECRET", re.compile(r"\bBearer\s+(?P<value>[A-Za-z0-9._~+/-]{20,}=*)")),
+    ("SECRET", ("aiza",), re.compile(r"\bAIza[0-9A-Za-z_-]{35}(?![0-9A-Za-z_-])")),
+    ("SECRET", ("hf_",), re.compile(r"\bhf_[A-Za-z0-9]{30,}\b")),
+    ("SECRET", ("npm_",), re.compile(r"\bnpm_[A-Za-z0-9]{36}\b")),
+    ("SECRET", ("sk-",), re.compile(r"\bsk-(?:proj|ant|svcacct|admin|or)-[A-Za-z0-9_-]{16,}")),
+    (
+        "SECRET",
+        ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-"),
+        re.compile(r"\b(?:gh[pousr]_\w{36,}|github_pat_\w{22,}|glpat-[\w-]{20,})"),
+    ),
+    ("SECRET", ("bearer",), re.compile(r"\bBearer\s+(?P<value>[A-Za-z0-9._~+/-]{20,}=*)")),
     (
         "HOST",
+        (".in", ".lo", ".la", ".corp", ".home"),
         re.compile(
             r"\b(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+"
             r"(?:internal|intranet|local|localdomain|lan|corp|home\.arpa)\b",
@@ -85,6 +92,7 @@ _RULES: tuple[tuple[str, re.Pattern[str]], ...] = (
     ),
     (
         "HOST",
+        ("://",),
         re.compile(
             r"\b(?:https?|ssh|ftp|ldaps?|redis|mongodb|postgres(?:ql)?|mysql|amqp|nats)://"
             r"(?:[^\s/@\"']+@)?(?P<value>(?!(?:localhost|host(?:name)?|server|domain|address|your)\b)[a-z][a-z0-9-]*)(?=[:/\"'\s]|$)"
@@ -92,9 +100,18 @@ _RULES: tuple[tuple[str, re.Pattern[str]], ...] = (
             re.IGNORECASE,
         ),
     ),
-    ("HOST", re.compile(r"(?<![\w%:\\.)])\\\\(?P<value>[A-Za-z][\w.-]+)\\(?!\\)")),
+    ("HOST", ("\\\\",), re.compile(r"(?<![\w%:\\.)])\\\\(?P<value>[A-Za-z][\w.-]+)\\(?!\\)")),
 )
+"""(type, what a text in lower case must hold one of, pattern)."""
 
+_WRITTEN = (*RULES, *PHRASED)
+_NUMBERED = re.compile(
+    r"(?:sections?|chapters?|clauses?|versions?|releases?|build|paragraphs?|figures?|\u00a7|\bv)"
+    r"\s?$",
+    re.IGNORECASE,
+)
+_FRACTION = re.compile(r"\d\.$")
+_SUFFIXED = re.compile(r"-(?:alpha|beta|rc|dev|post|pre)", re.IGNORECASE)
 _PHONE_WORD = re.compile(
     r"\b(?:phone|telephone|tel|cell|mobile|call|fax|sms|text|whatsapp|dial|ring)\b[^\d\n]{0,24}$",
     re.IGNORECASE,
@@ -128,15 +145,19 @@ class PiiDetector:
         """The spans of every text; kinds are placeholder names (`EMAIL`, `SECRET`)."""
         distinct = list(dict.fromkeys(text for text in texts if text.strip()))
         spans = {
-            text: [*self._personal(text), *_by_rule(text), *spelled(text)] for text in distinct
+            text: [*self._personal(text), *_by_rule(text), *matched(_WRITTEN, text)]
+            for text in distinct
         }
         for index, span in _secrets(distinct):
             spans[distinct[index]].append(span)
         return [list(spans.get(text, ())) for text in texts]
 
     def _personal(self, text: str) -> Iterator[Span]:
+        tried: dict[re.Pattern[str], bool] = {}
         for recogniser, entities, possible in self._recognisers:
-            if not possible.search(text):
+            if possible not in tried:
+                tried[possible] = possible.search(text) is not None
+            if not tried[possible]:
                 continue
             for result in recogniser.analyze(text, entities, self._no_artifacts) or ():
                 if result.score < THRESHOLD or result.entity_type not in _KINDS:
@@ -145,7 +166,9 @@ class PiiDetector:
                 start, end = _trimmed(text, result.start, result.end)
                 if kind == "PHONE" and not looks_like_a_phone(text, start, end):
                     continue
-                if kind == "IP" and not _specific_address(text[start:end]):
+                if kind == "CREDIT_CARD" and _FRACTION.search(text[max(0, start - 2) : start]):
+                    continue
+                if kind == "IP" and not _specific_address(text, start, end):
                     continue
                 yield Span(start, end, kind)
 
@@ -187,13 +210,18 @@ def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
     return start, end
 
 
-def _specific_address(value: str) -> bool:
-    """`::`, `0.0.0.0` and loopback name no one's machine."""
-    return value not in {"::", "::1", "0.0.0.0", "127.0.0.1"}
+def _specific_address(text: str, start: int, end: int) -> bool:
+    """`::`, `0.0.0.0` and loopback name no one's machine; a section's number names none either."""
+    if _NUMBERED.search(text[max(0, start - 12) : start]) or _SUFFIXED.match(text, end):
+        return False
+    return text[start:end] not in {"::", "::1", "0.0.0.0", "127.0.0.1"}
 
 
 def _by_rule(text: str) -> Iterator[Span]:
-    for kind, pattern in _RULES:
+    lowered = text.lower()
+    for kind, hints, pattern in _RULES:
+        if not any(hint in lowered for hint in hints):
+            continue
         group = "value" if "value" in pattern.groupindex else 0
         for match in pattern.finditer(text):
             yield Span(match.start(group), match.end(group), kind)
@@ -225,14 +253,26 @@ _SECRET_SETTINGS: dict[str, Any] = {
 }
 
 
-_MAY_HOLD_A_SECRET = re.compile(
-    r"(?:pass|pwd|secret|key|token|auth|credential|contrase)[^\n]{0,40}?[:=\"'<>;`]"
-    r"|AKIA|ASIA|xox|BEGIN|://[^\s/]*@"
-    r"|(?<![A-Za-z0-9+/=_.-])(?=[A-Za-z+/=_.-]*\d)[A-Za-z0-9+/=_.-]{16,}",
-    re.IGNORECASE,
+_ASSIGNED = re.compile(
+    r"(?:pass|pwd|secret|key|token|auth|credential|contrase)[^\n]{0,40}?[:=\"'<>;`]", re.IGNORECASE
 )
-"""A line without any of these costs milliseconds in detect-secrets and yields nothing: its keyword
-detector wants an assignment or a quote after the word."""
+_ASSIGNING = ("pass", "pwd", "secret", "key", "token", "auth", "credential", "contrase")
+_MARKS = ("AKIA", "ASIA", "xox", "BEGIN")
+_LOGIN = re.compile(r"://[^\s/]*@")
+_LONG = re.compile(r"[A-Za-z0-9+/=_.-]{16,}")
+
+
+def may_hold_a_secret(line: str) -> bool:
+    """Whether detect-secrets can find anything; a line costs it milliseconds.
+
+    Its keyword detector wants an assignment or a quote after the word.
+    """
+    lowered = line.lower()
+    if any(mark in line for mark in _MARKS) or ("://" in line and _LOGIN.search(line)):
+        return True
+    if any(_HAS_DIGIT.search(found.group()) for found in _LONG.finditer(line)):
+        return True
+    return any(word in lowered for word in _ASSIGNING) and _ASSIGNED.search(line) is not None
 
 
 _INDIRECT = re.compile(r"[\w.-]+[\[(][^\n]*[\])]")
@@ -248,7 +288,7 @@ def _secrets(texts: Sequence[str]) -> Iterator[tuple[int, Span]]:
     for index, text in enumerate(texts):
         at = 0
         for line in text.splitlines(keepends=True):
-            if _MAY_HOLD_A_SECRET.search(line):
+            if may_hold_a_secret(line):
                 lines.append((index, at, line.rstrip("\r\n\v\f\x1c\x1d\x1e\x85\u2028\u2029")))
             at += len(line)
     if not lines:

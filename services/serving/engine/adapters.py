@@ -10,10 +10,10 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -30,6 +30,8 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _KEY = re.compile(
     r"base_model\.model\.model\.layers\.(\d+)\.(?:self_attn|mlp)\.(\w+)\.lora_(A|B)\.weight"
 )
+MAXIMUM_DOCUMENT_BYTES = 1 << 20
+MAXIMUM_HEADER_BYTES = 16 << 20
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "bias": ("none",),
@@ -74,7 +76,8 @@ def read_adapter(
     """
     refuse_pickles(folder)
     config = read_config(folder, base)
-    tensors = read_tensors(folder)
+    linears = [_dimensions(module, shape) for names in FUSED.values() for module in names]
+    tensors = read_tensors(folder, most_bytes(linears * shape.layers, max_rank))
     pairs = _pairs(tensors, shape, max_rank, config)
     alpha, layers = float(config["lora_alpha"]), []
     for layer in range(shape.layers):
@@ -109,41 +112,71 @@ def refuse_pickles(folder: Path) -> None:
 def read_config(folder: Path, base: Digest, *, applied: Collection[str] = ()) -> dict[str, Any]:
     """`adapter_config.json`, checked; `applied` are options that need not be neutral."""
     try:
-        config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
+        config = _document(folder / CONFIG)
         rank, alpha = config["r"], config["lora_alpha"]
-        if not (isinstance(rank, int) and rank > 0 and isinstance(alpha, int | float)):
+        if not (type(rank) is int and rank > 0 and type(alpha) in (int, float)):
             raise ValueError("r and lora_alpha must be positive numbers")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if not 0 < float(alpha) < math.inf:
+            raise ValueError("lora_alpha must be positive and finite")
+    except (OSError, ValueError, KeyError, OverflowError) as error:
         raise AdapterRefused(
             f"{CONFIG} cannot be used: {error}", mend="save the adapter with PEFT"
         ) from error
     if config.get("peft_type") != "LORA":
         raise AdapterRefused(
-            f"peft_type {config.get('peft_type')!r} is not LORA", mend="train a LoRA adapter"
+            f"peft_type {config.get('peft_type')!r:.200} is not LORA", mend="train a LoRA adapter"
         )
     for option, neutral in _NEUTRAL.items():
         if option in config and config[option] not in neutral and option not in applied:
             raise AdapterRefused(
-                f"{CONFIG}: {option}={config[option]!r} is not applied by this engine",
+                f"{CONFIG}: {option}={config[option]!r:.200} is not applied by this engine",
                 mend=f"train with {option}={neutral[0]!r}",
             )
     recipe = folder / "recipe.json"
     if recipe.exists():
-        trained_on = json.loads(recipe.read_text()).get("base")
+        try:
+            trained_on = _document(recipe).get("base")
+        except (OSError, ValueError) as error:
+            raise AdapterRefused(
+                f"recipe.json cannot be used: {error}", mend="keep the recipe as training wrote it"
+            ) from error
         if trained_on not in (None, base):
             raise AdapterRefused(
-                f"trained on base {trained_on}, served base is {base}",
+                f"trained on base {trained_on!s:.200}, served base is {base}",
                 mend="serve the base it was trained on, or retrain on this one",
             )
     return config
 
 
-def read_tensors(folder: Path) -> dict[str, Tensor]:
+def _document(path: Path) -> dict[str, Any]:
+    """A JSON object of bounded size. Raises OSError, ValueError."""
+    with path.open("rb") as source:
+        content = source.read(MAXIMUM_DOCUMENT_BYTES + 1)
+    if len(content) > MAXIMUM_DOCUMENT_BYTES:
+        raise ValueError(f"is larger than {MAXIMUM_DOCUMENT_BYTES} bytes")
     try:
+        found = json.loads(content)
+    except RecursionError as error:
+        raise ValueError("is nested too deep") from error
+    if not isinstance(found, dict):
+        raise ValueError("is no JSON object")
+    return found
+
+
+def most_bytes(linears: Iterable[tuple[int, int]], max_rank: int) -> int:
+    """The largest file of an adapter on `linears` of (d, k): all of `max_rank`, in float64."""
+    return MAXIMUM_HEADER_BYTES + sum(map(sum, linears)) * max_rank * 8
+
+
+def read_tensors(folder: Path, limit: int) -> dict[str, Tensor]:
+    """The adapter's weights, of a file of at most `limit` bytes. Raises AdapterRefused."""
+    try:
+        if (folder / WEIGHTS).stat().st_size > limit:
+            raise ValueError(f"is larger than the {limit} bytes an adapter of this base needs")
         return load_safetensors((folder / WEIGHTS).read_bytes())
-    except (OSError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError, KeyError) as error:
         raise AdapterRefused(
-            f"{WEIGHTS} cannot be read: {error}", mend="save the adapter as safetensors"
+            f"{WEIGHTS} cannot be read: {str(error)[:500]}", mend="save the adapter as safetensors"
         ) from error
 
 
@@ -183,7 +216,8 @@ def _pairs(
         match = _KEY.fullmatch(key)
         if not match or match[2] not in known or int(match[1]) >= shape.layers:
             raise AdapterRefused(
-                f"unknown weight {key!r}", mend="target only the base's linear layers with LoRA"
+                f"unknown weight {key[:200]!r}",
+                mend="target only the base's linear layers with LoRA",
             )
         if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
             raise AdapterRefused(f"{key} holds values that are not finite", mend="retrain")
@@ -228,3 +262,45 @@ def _fuse(
         return None
     rank = math.sqrt(config["r"]) if config.get("use_rslora") else config["r"]
     return LowRank(torch.cat(stacked).contiguous(), tuple(blocks), alpha, rank)
+
+
+Node = TypeVar("Node")
+
+
+def pieces(node: Any) -> Iterator[Tensor]:
+    """Every weight in `node` (layers, as `LoadedAdapter` has them), as it lies in memory."""
+    match node:
+        case Tensor():
+            yield _lying(node)
+        case dict():
+            for part in node.values():
+                yield from pieces(part)
+        case tuple():
+            for part in node:
+                yield from pieces(part)
+        case _ if is_dataclass(node):
+            for each in fields(node):
+                yield from pieces(getattr(node, each.name))
+
+
+def rebuilt(node: Node, fresh: Iterator[Tensor]) -> Node:
+    """`node` with its weights taken from `fresh`, which are in the order of `pieces`."""
+    made: Any = node
+    match node:
+        case Tensor():
+            made = next(fresh)
+            made = made if node.is_contiguous() else made.t()
+        case dict():
+            made = {key: rebuilt(part, fresh) for key, part in node.items()}
+        case tuple():
+            made = tuple(rebuilt(part, fresh) for part in node)
+        case _ if is_dataclass(node):
+            parts = {e.name: rebuilt(getattr(node, e.name), fresh) for e in fields(node)}
+            made = replace(node, **parts)  # type: ignore[type-var]
+    kept: Node = made
+    return kept
+
+
+def _lying(tensor: Tensor) -> Tensor:
+    """The tensor, or its transpose: whichever is contiguous (`expand_layout`)."""
+    return tensor if tensor.is_contiguous() else tensor.t()

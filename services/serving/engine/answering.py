@@ -39,7 +39,7 @@ class Answering:
 
     def score_prompt(self, sequence: Sequence, hidden: Tensor) -> None:
         wanted = sequence.request.prompt_logprobs
-        if wanted is None:
+        if wanted is None or sequence.generated:  # scored before its pages were given up
             return
         following = sequence.request.prompt[sequence.computed + 1 :][: len(hidden)]
         for start in range(0, len(following), _LOGIT_ROWS):

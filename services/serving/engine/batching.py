@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Many
+from typing import Protocol
 
 import torch
 
 from kernels.lora import SegmentPlan
+from services.serving.engine.memory import PAGE
 from services.serving.engine.model import Batch, Chunk
-from services.serving.engine.prefix_cache import BLOCK, PrefixCache
 from services.serving.engine.sequence import Sequence
 
 BACKGROUND_SHARE = 8
 """Background requests hold at most one slot in so many while users' requests run."""
 
 
+class Shared(Protocol):
+    """Where computed beginnings are found."""
+
+    def covered(self, keys: Many[bytes]) -> int: ...
+
+
 def admissible(
-    waiting: Many[Sequence], running: Many[Sequence], free: int, cache: PrefixCache
+    waiting: Many[Sequence], running: Many[Sequence], free: int, shared: Shared
 ) -> list[Sequence]:
     """Who enters now.
 
@@ -24,7 +31,8 @@ def admissible(
     background ones (priority above 0: mirrored traffic) get an eighth of the slots: they neither
     crowd out a user nor starve under steady load.
     """
-    being_computed = {key for s in running if s.prefilling for key in s.keys[s.computed // BLOCK :]}
+    users = [s for s in running if s.request.priority <= 0]  # what is paused is not waited for
+    being_computed = {key for s in users if s.prefilling for key in s.keys[s.computed // PAGE :]}
     background_slots = max(1, (free + len(running)) // BACKGROUND_SHARE)
     chosen: list[Sequence] = []
     for sequence in waiting:
@@ -35,7 +43,7 @@ def admissible(
             background = sum(s.request.priority > 0 for s in entered)
             if background < len(entered) and background >= background_slots:
                 break
-        missing = sequence.keys[cache.covered(sequence.keys) :]
+        missing = sequence.keys[shared.covered(sequence.keys) :]
         if missing and missing[0] in being_computed:
             continue
         being_computed.update(missing)
@@ -55,7 +63,7 @@ def step_of(running: Many[Sequence], budget: int) -> tuple[Batch, list[tuple[Seq
         if not s.prefilling:
             parts.append((s, 1))
         elif budget > 0:
-            length = min(len(s.request.prompt) - s.computed, budget)
+            length = min(s.length - s.computed, budget)
             budget -= length
             parts.append((s, length))
     parts.sort(key=lambda part: part[0].group)
@@ -69,7 +77,7 @@ def step_of(running: Many[Sequence], budget: int) -> tuple[Batch, list[tuple[Seq
     for s, length in parts:
         row = len(tokens)
         if s.prefilling:
-            tokens.extend(s.request.prompt[s.computed : s.computed + length])
+            tokens.extend(s.tokens[s.computed : s.computed + length])
             chunks.append(Chunk(row, length, s.slot, s.computed))
         else:
             tokens.append(s.generated[-1])
@@ -79,7 +87,7 @@ def step_of(running: Many[Sequence], budget: int) -> tuple[Batch, list[tuple[Seq
         groups.extend([s.group] * length)
         rows.append((s, row, length))
     plan = SegmentPlan.of(groups)
-    layers = {s.group: s.adapter.layers if s.adapter else None for s, _ in parts}
+    layers = {s.group: s.weights.layers if s.weights else None for s, _ in parts}
     batch = Batch(
         torch.tensor(tokens),
         torch.tensor(positions),

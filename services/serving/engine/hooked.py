@@ -21,6 +21,7 @@ from torch.nn.functional import linear
 from contracts.base import Digest
 from services.serving.engine.adapters import (
     content_digest,
+    most_bytes,
     read_config,
     read_tensors,
     refuse_pickles,
@@ -98,8 +99,9 @@ class Hooks:
         refuse_pickles(folder)
         config = read_config(folder, base, applied=("fan_in_fan_out",))
         rank = require_rank(config, max_rank)
+        tensors = read_tensors(folder, most_bytes(self.shapes.values(), max_rank))
         halves: dict[str, dict[str, Tensor]] = {}
-        for key, tensor in read_tensors(folder).items():
+        for key, tensor in tensors.items():
             match = _KEY.fullmatch(key)
             if not match or match[1] not in self.shapes:
                 raise AdapterRefused(

@@ -28,8 +28,16 @@ def require_fit(request: GenerationRequest, *, context: int, vocab: int) -> None
         raise ContextExceeded(f"token ids must be in [0, {vocab})", mend="tokenize with this model")
 
 
-def sweep(running: list[Sequence], line: WaitingLine, retire: Callable[[Sequence], None]) -> None:
-    """Let go of what was cancelled or came too late, running or waiting."""
+def sweep(
+    running: list[Sequence],
+    line: WaitingLine,
+    retire: Callable[[Sequence], None],
+    turn_away: Callable[[Sequence], None] | None = None,
+) -> None:
+    """Let go of what was cancelled or came too late.
+
+    `retire` takes it from those who run, `turn_away` (or the line itself) from those who wait.
+    """
     held = set(running)
     for sequence in [*running, *line.snapshot()]:
         if not (sequence.stream.cancelled or sequence.expired):
@@ -37,7 +45,7 @@ def sweep(running: list[Sequence], line: WaitingLine, retire: Callable[[Sequence
         if sequence in held:
             retire(sequence)
         else:
-            line.take(sequence)
+            (turn_away or line.take)(sequence)
         if sequence.stream.cancelled:
             sequence.finish("cancelled")
         else:

@@ -1,13 +1,12 @@
 """The engine for Llama-family checkpoints: one thread steps, callers await events.
 
 Each step runs one forward pass over all decoding sequences and as much waiting prompt as the step's
-budget allows, then samples. Slots hold the keys and values of running sequences; prompt beginnings
-are shared through the prefix cache.
+budget allows, then samples. One pool of pages holds the keys and values of running sequences, the
+beginnings they share, and the adapters' weights.
 """
 
 from __future__ import annotations
 
-import heapq
 import logging
 import threading
 from dataclasses import dataclass
@@ -18,23 +17,29 @@ import torch
 
 from contracts.base import Digest
 from kernels.native import NativeUnavailable, library
+from kernels.paging import PoolFull
 from services.serving.engine import sampling
 from services.serving.engine.adapters import LoadedAdapter, content_digest, read_adapter
 from services.serving.engine.answering import Answering
-from services.serving.engine.batching import admissible, step_of
+from services.serving.engine.batching import step_of
 from services.serving.engine.constraint import Constraints
-from services.serving.engine.lifecycle import require_fit, sweep
+from services.serving.engine.key_values import KeyValues
+from services.serving.engine.lifecycle import require_fit
+from services.serving.engine.memory import PAGE, Memory
 from services.serving.engine.model import FUSED, Llama
 from services.serving.engine.port import (
     AdapterInfo,
     AdapterRefused,
+    EngineStats,
     GenerationRequest,
     ModelInfo,
+    Overloaded,
 )
-from services.serving.engine.prefix_cache import PrefixCache, block_keys
+from services.serving.engine.residency import Residency
+from services.serving.engine.scheduling import Scheduler
 from services.serving.engine.sequence import EventStream, Sequence
-from services.serving.engine.shelf import AdapterShelf
 from services.serving.engine.text import TextStream
+from services.serving.engine.turns import Turns
 from services.serving.engine.waiting import WaitingLine
 from shared.models import base_digest, tokenizer_digest
 
@@ -49,12 +54,18 @@ class EngineConfig:
     context: int = 4096
     """Longest sequence; the checkpoint's own limit if that is less."""
     slots: int = 32
-    """Sequences that run at once."""
+    """Sequences that run at once at most; how many do is for the pool to say."""
     step_tokens: int = 512
     """Rows of one step: what bounds the wait of running answers for a new prompt."""
     queue: int = 1024
-    prefix_cache_bytes: int = 1 << 30
-    max_adapters: int = 64
+    pool_bytes: int = 1 << 30
+    """Pages for keys, values and adapters. Pages that were never used cost no memory."""
+    host_bytes: int = 1 << 30
+    """Adapters that wait outside the pool, in memory; those beyond are read from disk again."""
+    share_prefixes: bool = True
+    """Whether prompts with equal beginnings compute them once."""
+    max_adapters: int = 1024
+    """Adapters that can be named, wherever they are."""
     max_lora_rank: int = 64
     threads: int = 2
     kernels: Literal["auto", "native", "reference"] = "auto"
@@ -105,18 +116,31 @@ class LlamaEngine:
             details={"kernels": kernels},
         )
         self._constraints = Constraints(self._tokenizer, shape.vocab, shape.eos)
-        self._shelf: AdapterShelf[LoadedAdapter] = AdapterShelf(config.max_adapters)
         self._line = WaitingLine(config.queue)
-        self.prefixes = PrefixCache(config.prefix_cache_bytes)
-        self._cache = self._model.new_cache(config.slots)
-        self._free = list(range(config.slots))
-        self._running: list[Sequence] = []
+        self._memory = Memory(
+            shape, dtype, pool_bytes=config.pool_bytes, context=self._model.context
+        )
+        self._adapters = Residency(
+            self._memory,
+            self._read_adapter,
+            host_bytes=config.host_bytes,
+            most=config.max_adapters,
+            changed=self._line.wake,
+        )
+        self._kv = KeyValues(
+            self._memory,
+            context=self._model.context,
+            slots=config.slots,
+            sharing=config.share_prefixes,
+        )
+        self._scheduler = Scheduler(self._line, self._kv, self._adapters, slots=config.slots)
         self._answering = Answering(
             logits=self._model.logits,
             summarize=self._model.summarize,
             eos=shape.eos,
-            retire=self._retire,
+            retire=self._scheduler.retire,
         )
+        self._turns = Turns()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
@@ -139,30 +163,65 @@ class LlamaEngine:
                 f"trained on base {base}, served base is {self._info.base}",
                 mend="serve the base it was trained on, or retrain on this one",
             )
-        adapter = read_adapter(
+        return self._adapters.load(folder)
+
+    def _read_adapter(self, folder: Path) -> LoadedAdapter:
+        return read_adapter(
             folder,
             self._model.shape,
             base=self._info.base,
             max_rank=self._config.max_lora_rank,
             dtype=self._model.dtype,
         )
-        self._shelf.put(adapter)
-        return adapter.info
 
     def unload_adapter(self, digest: Digest) -> None:
-        self._shelf.drop(digest)
+        self._adapters.drop(digest)
 
     def pin_adapter(self, digest: Digest, pinned: bool) -> None:
-        self._shelf.pin(digest, pinned)
+        try:
+            self._adapters.pin(digest, pinned)
+        except PoolFull as full:
+            raise Overloaded(f"{digest} has no room now: {full}", retry_after_s=2.0) from full
 
     def adapters(self) -> tuple[AdapterInfo, ...]:
-        return self._shelf.list()
+        return self._adapters.list()
+
+    def stats(self) -> EngineStats:
+        with self._memory.lock:
+            use, known = self._memory.pool.use(), self._adapters.list()
+            weights, taken = self._adapters.filled
+            running, waiting = tuple(self._scheduler.running), len(self._line)
+            lengths = [s.computed for s in running if s.slot >= 0]
+            room = sum(self._kv.room(s.slot) for s in running if s.slot >= 0)
+        page_bytes = self._memory.arena.page_bytes
+        token_bytes = self._model.shape.layers * page_bytes // PAGE
+        in_use = taken + room * token_bytes
+        tiers = [info.tier for info in known]
+        return EngineStats(
+            running=len(running),
+            waiting=waiting,
+            page_bytes=page_bytes,
+            pages=use.total,
+            pages_free=use.free,
+            pages_cached=use.idle,
+            pages_held=use.held,
+            pages_of_adapters=taken // page_bytes,
+            waste=1 - (weights + sum(lengths) * token_bytes) / in_use if in_use else 0.0,
+            adapters_in_pool=tiers.count("pool"),
+            adapters_on_host=tiers.count("host"),
+            adapters_on_disk=tiers.count("disk"),
+            adapters_pinned=sum(info.pinned for info in known),
+            host_bytes=self._adapters.host_bytes,
+            evictions=use.evictions,
+            preemptions=self._scheduler.preemptions,
+            prefix_hits=self._kv.hits,
+            prefix_misses=self._kv.misses,
+        )
 
     async def submit(self, request: GenerationRequest) -> EventStream:
         require_fit(request, context=self._model.context, vocab=self._info.vocab_size)
-        adapter = self._shelf.get(request.adapter) if request.adapter else None
         constraint = self._constraints.start(request)
-        reusable = request.prompt[:-1] if request.prompt_logprobs is None else ()
+        adapter = self._adapters.borrow(request.adapter) if request.adapter else None
         sequence = Sequence(
             request=request,
             stream=EventStream(),
@@ -171,69 +230,59 @@ class LlamaEngine:
             draws=sampling.generator(request.sampling),
             text=TextStream(self._tokenizer, request.stop),
             limit=min(request.max_tokens, self._model.context - len(request.prompt)),
-            keys=block_keys(request.adapter, reusable),
         )
-        self._line.put(sequence)
+        leaves: Sequence | None = sequence
+        try:
+            leaves = self._line.put(sequence)
+        finally:
+            if leaves is not None and leaves.adapter is not None:
+                self._adapters.give_back(leaves.adapter)
         return sequence.stream
 
     def close(self) -> None:
         """Stop the thread; running requests end as cancelled."""
         self._stopping = True
-        with self._line.changed:
-            self._line.changed.notify()
+        self._line.wake()
         self._thread.join(timeout=30)
+        self._adapters.close()
 
     # The engine's thread.
 
     def _run(self) -> None:
         torch.set_num_threads(self._config.threads)
+        scheduler = self._scheduler
         with torch.inference_mode():
             while not self._stopping:
-                sweep(self._running, self._line, self._retire)
-                self._admit()
-                if self._running:
+                scheduler.sweep()
+                scheduler.admit()
+                if scheduler.running:
                     self._step_safely()
                 else:
-                    with self._line.changed:
-                        if not len(self._line) and not self._stopping:
-                            self._line.changed.wait(timeout=1.0)
-        for sequence in [*self._running, *self._line.snapshot()]:
-            sequence.finish("cancelled")
+                    self._turns.rest()
+                    scheduler.line.rest(1.0)
+        scheduler.close()
 
     def _step_safely(self) -> None:
         try:
             self._step()
         except Exception as error:
             _log.exception("an engine step failed; its requests are failed with it")
-            for sequence in list(self._running):
-                self._retire(sequence)
+            for sequence in list(self._scheduler.running):
+                self._scheduler.retire(sequence)
                 sequence.stream.push(error)
 
-    def _admit(self) -> None:
-        if not self._free or not len(self._line):
-            return
-        waiting = self._line.snapshot()
-        for sequence in admissible(waiting, self._running, len(self._free), self.prefixes):
-            self._line.admit(sequence)
-            sequence.slot = heapq.heappop(self._free)
-            sequence.cached = self.prefixes.restore(sequence.keys, self._cache, sequence.slot)
-            sequence.computed = sequence.cached
-            self._running.append(sequence)
-
-    def _retire(self, sequence: Sequence) -> None:
-        self._running.remove(sequence)
-        heapq.heappush(self._free, sequence.slot)
-
     def _step(self) -> None:
-        batch, parts = step_of(self._running, self._config.step_tokens)
-        hidden = self._model.forward(batch, self._cache)
+        self._scheduler.reserve()
+        turn = self._turns.next(self._scheduler.running, self._config.step_tokens)
+        batch, parts = step_of(*turn)
+        hidden = self._model.forward(batch, self._kv.pages, self._kv.tables)
         ready: list[tuple[Sequence, int]] = []
         for sequence, row, length in parts:
             if sequence.prefilling:
                 self._answering.score_prompt(sequence, hidden[row : row + length])
                 sequence.computed += length
-                self.prefixes.keep(sequence.keys, sequence.computed, self._cache, sequence.slot)
-                if sequence.prefilling:
+                self._scheduler.publish(sequence)
+                if sequence.computed < sequence.length:
                     continue
             else:
                 sequence.computed += 1

@@ -1,8 +1,9 @@
 """The forward pass of a Llama over a mixed batch: decode rows and prompt chunks of many sequences.
 
 All rows of a step are packed into one matrix for the linear layers; attention looks at each
-sequence's slot of the key-value cache. Shape suffixes: T rows of the step, H hidden, S slots,
-K key-value heads, G query heads per key-value head, L cached positions, D head size, V vocabulary.
+sequence's pages of the pool. Shape suffixes: T rows of the step, H hidden, P pages, S slots, M
+pages of the longest sequence, K key-value heads, G query heads per key-value head, C positions of a
+page, L positions, D head size, V vocabulary.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from kernels.attention import Rotary, Rows
 from kernels.attention import implementation as attention_named
-from kernels.attention.reference import rotate
+from kernels.attention.reference import gather, rotate
 from kernels.fused import implementation as fused_named
 from kernels.lora import Apply, LowRank, Prepare, SegmentPlan
 from kernels.lora import implementation as lora_named
@@ -65,7 +66,7 @@ class _Layer:
 
 
 class Llama:
-    """Weights and the forward pass. Holds no sequence: the cache is passed in."""
+    """Weights and the forward pass. Holds no sequence: their pages are passed in."""
 
     def __init__(self, folder: Path, *, dtype: torch.dtype, context: int, kernels: str) -> None:
         self.shape = LlamaShape.read(folder)
@@ -106,22 +107,19 @@ class Llama:
         sin[:, : dim // 2].neg_()  # rotate-half's sign, folded into the table
         return Rotary(both.cos().to(self.dtype), sin.to(self.dtype))
 
-    def new_cache(self, slots: int) -> Tensor:
-        """Zeros of (layer, 2, S, K, L, D). Untouched pages cost no memory."""
-        s = self.shape
-        return torch.zeros(
-            s.layers, 2, slots, s.kv_heads, self.context, s.head_dim, dtype=self.dtype
-        )
-
     def logits(self, hidden: Tensor) -> Tensor:
         """(n, H) hidden rows → (n, V) logits, in the model's dtype."""
         normed = self._fused.add_rms_norm(hidden, None, self._norm, self.shape.rms_eps)
         return self._head(normed)
 
-    def forward(self, batch: Batch, cache: Tensor) -> Tensor:
-        """Hidden states (T, H) before the last norm; keys and values are written to `cache`."""
+    def forward(self, batch: Batch, pages: Tensor, tables: Tensor) -> Tensor:
+        """Hidden states (T, H) before the last norm; keys and values are written to their pages.
+
+        `pages` is (P, 2, K, C, D); `tables` (layer, S, M) says which of them hold each slot's
+        positions, those of this step among them.
+        """
         s = self.shape
-        attention = _Attention(self, batch, cache)
+        attention = _Attention(self, batch, pages, tables)
         lora = self._lora.bound(batch)
         norm = self._fused.add_rms_norm
         x, delta = self._embedding[batch.tokens_T], None
@@ -183,10 +181,10 @@ class _LastBound:
 class _Attention:
     """Attention of one step. Masks and indices are made once and used by every layer."""
 
-    def __init__(self, model: Llama, batch: Batch, cache: Tensor) -> None:
+    def __init__(self, model: Llama, batch: Batch, pages: Tensor, tables: Tensor) -> None:
         self._shape = model.shape
         self._batch = batch
-        self._cache = cache
+        self._pages, self._tables = pages, tables
         self._rotary = model.rotary
         self._chunk_masks = [self._chunk_mask(chunk, model.dtype) for chunk in batch.chunks]
         rows = Rows(batch.decode_rows, batch.positions_T, batch.slots_T)
@@ -203,33 +201,35 @@ class _Attention:
     def __call__(self, layer: int, qkv: Tensor) -> Tensor:
         """Attend: qkv (T, K·G + 2·K, D) before rotation → (T, K·G·D)."""
         s = self._shape
-        keys, values = self._cache[layer]
+        table = self._tables[layer]
         out = torch.empty(qkv.shape[0], s.heads, s.head_dim, dtype=qkv.dtype)
         for chunk, mask in zip(self._batch.chunks, self._chunk_masks, strict=True):
-            self._prompt(chunk, mask, qkv, keys[chunk.slot], values[chunk.slot], out)
+            self._prompt(chunk, mask, qkv, table[chunk.slot], out)
         if self._decode is not None:
-            self._decode(qkv, keys, values, out)
+            self._decode(qkv, self._pages, table, out)
         return out.view(-1, s.heads * s.head_dim)
 
     def _prompt(
-        self,
-        chunk: Chunk,
-        mask: Tensor | None,
-        qkv: Tensor,
-        keys_KLD: Tensor,
-        values_KLD: Tensor,
-        out: Tensor,
+        self, chunk: Chunk, mask: Tensor | None, qkv: Tensor, table_M: Tensor, out: Tensor
     ) -> None:
-        s, end = self._shape, chunk.position + chunk.length
-        span, positions = slice(chunk.row, chunk.row + chunk.length), slice(chunk.position, end)
-        q_k = rotate(qkv[span, : s.heads + s.kv_heads], self._rotary, self._batch.positions_T[span])
-        keys_KLD[:, positions] = q_k[:, s.heads :].transpose(0, 1)
-        values_KLD[:, positions] = qkv[span, s.heads + s.kv_heads :].transpose(0, 1)
+        s, end, per_page = self._shape, chunk.position + chunk.length, self._pages.shape[3]
+        span = slice(chunk.row, chunk.row + chunk.length)
+        positions = self._batch.positions_T[span]
+        q_k = rotate(qkv[span, : s.heads + s.kv_heads], self._rotary, positions)
+        keys, values = q_k[:, s.heads :], qkv[span, s.heads + s.kv_heads :]
+        page, offset = table_M[positions // per_page].long(), positions % per_page
+        self._pages[page, 0, :, offset] = keys
+        self._pages[page, 1, :, offset] = values
+        if chunk.position == 0:
+            keys_1KLD, values_1KLD = keys.transpose(0, 1)[None], values.transpose(0, 1)[None]
+        else:
+            used_1M = table_M[None, : -(-end // per_page)].long()
+            keys_1KLD, values_1KLD = gather(self._pages, used_1M, end)
         group = s.heads // s.kv_heads
         mixed = scaled_dot_product_attention(
             q_k[:, : s.heads].transpose(0, 1)[None],
-            keys_KLD[:, :end].repeat_interleave(group, 0)[None],
-            values_KLD[:, :end].repeat_interleave(group, 0)[None],
+            keys_1KLD.repeat_interleave(group, 1),
+            values_1KLD.repeat_interleave(group, 1),
             attn_mask=mask,
             is_causal=mask is None,
         )

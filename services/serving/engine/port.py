@@ -142,6 +142,8 @@ class Finished:
     """Prompt tokens taken from the prefix cache."""
     answer_logprob: float | None = None
     """Sum over the generated tokens, nats; None if the engine does not say."""
+    waited_s: float = 0.0
+    """In the engine's line, or paused for requests of a lower priority value."""
 
 
 GenerationEvent = PromptScored | Token | Finished
@@ -157,9 +159,42 @@ class AdapterInfo:
     bytes: int
     target_modules: tuple[str, ...]
     tier: Tier = "pool"
-    """Where its weights are now."""
+    """Where its weights are: in the pool, ready to run; in host memory; on disk."""
     pinned: bool = False
-    """Never dropped to make room."""
+    """It stays in the pool whatever else wants room."""
+
+    @property
+    def resident(self) -> bool:
+        """Whether it is in the pool."""
+        return self.tier == "pool"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineStats:
+    """What an engine holds right now, and what it did since it started."""
+
+    running: int
+    waiting: int
+    page_bytes: int
+    pages: int
+    """Of the pool. They are free, cached, or held by running requests and adapters."""
+    pages_free: int
+    pages_cached: int
+    """Beginnings and adapters that nobody runs: what is evicted when pages are wanted."""
+    pages_held: int
+    pages_of_adapters: int
+    waste: float
+    """Share of the pages of adapters and running sequences in which nothing is written."""
+    adapters_in_pool: int
+    adapters_on_host: int
+    adapters_on_disk: int
+    adapters_pinned: int
+    host_bytes: int
+    evictions: int
+    preemptions: int
+    prefix_hits: int
+    """Blocks of prompts that were found computed."""
+    prefix_misses: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,14 +255,19 @@ class Engine(Protocol):
         """Forget an adapter; requests already running keep it to their end."""
         ...
 
+    def adapters(self) -> tuple[AdapterInfo, ...]: ...
+
     def pin_adapter(self, digest: Digest, pinned: bool) -> None:
-        """Keep a loaded adapter from being dropped for others, or stop to.
+        """Keep an adapter ready to run whatever else wants room, or no longer.
 
         Raises:
-            AdapterNotLoaded: `digest` is unknown.
-            AdapterRefused: too many are pinned already.
+            AdapterNotLoaded: there is none with this digest.
+            AdapterRefused: the pinned adapters would leave too little room for requests.
+            Overloaded: running requests hold the room it needs.
 
         """
         ...
 
-    def adapters(self) -> tuple[AdapterInfo, ...]: ...
+    def stats(self) -> EngineStats | None:
+        """What it holds now; None if the engine does not say."""
+        ...

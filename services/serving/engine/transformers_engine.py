@@ -75,7 +75,7 @@ class TransformersEngine:
                 f"transformers cannot load {folder} as a causal model: {error}",
                 mend="serve a decoder-only checkpoint of a family transformers knows",
             ) from error
-        self._model.eval()  # type: ignore[no-untyped-call]
+        self._model.train(False)
         text_config = self._model.config.get_text_config()
         self._context = min(
             config.context, getattr(text_config, "max_position_embeddings", config.context)
@@ -140,6 +140,9 @@ class TransformersEngine:
     def pin_adapter(self, digest: Digest, pinned: bool) -> None:
         self._shelf.pin(digest, pinned)
 
+    def stats(self) -> None:
+        """It keeps no pool of pages."""
+
     def adapters(self) -> tuple[AdapterInfo, ...]:
         return self._shelf.list()
 
@@ -154,7 +157,6 @@ class TransformersEngine:
             draws=sampling.generator(request.sampling),
             text=TextStream(self._tokenizer, request.stop),
             limit=min(request.max_tokens, self._context - len(request.prompt)),
-            keys=[],
             hooked=adapter,
         )
         self._line.put(sequence)
@@ -218,7 +220,7 @@ class TransformersEngine:
         if prefilling:
             self._answering.score_prompt(sequence, logits_T_V)
         sequence.computed += length
-        if not sequence.prefilling:
+        if sequence.computed == sequence.length:
             self._answering.advance([sequence], logits_T_V[-1:])
 
     def _forward(self, sequence: _Turn, length: int) -> Tensor:

@@ -22,18 +22,19 @@ class WaitingLine:
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._waiting: list[Sequence] = []
-        """By priority, then arrival."""
+        """By priority; who ran already, then who never did; by arrival."""
         self._taken: Counter[str] = Counter()
         """Tenant → tokens."""
         self._last = ""
         """Who was served last."""
         self.changed = threading.Condition()
+        self._news = False
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def put(self, sequence: Sequence) -> None:
-        """Join the line.
+    def put(self, sequence: Sequence) -> Sequence | None:
+        """Join the line; returns whom that pushed out.
 
         A full line makes room for a tenant that has less in it than another: the newest request of
         the one with most leaves, as refused.
@@ -45,22 +46,48 @@ class WaitingLine:
         tenant = sequence.request.tenant
         with self.changed:
             waiting = Counter(s.request.tenant for s in self._waiting)
+            pushed_out = None
             if len(self._waiting) >= self._capacity:
-                self._make_room(tenant, waiting)
+                pushed_out = self._make_room(tenant, waiting)
             if not waiting[tenant]:
                 least = min(self._taken[other] for other in (waiting or (self._last,)))
                 self._taken[tenant] = max(self._taken[tenant], least)
-            bisect.insort(self._waiting, sequence, key=lambda s: s.request.priority)
-            self.changed.notify()
+            bisect.insort(self._waiting, sequence, key=_place)
+            self._tell()
+            return pushed_out
 
-    def _make_room(self, tenant: str, waiting: Counter[str]) -> None:
+    def _make_room(self, tenant: str, waiting: Counter[str]) -> Sequence:
         full = Overloaded(f"{len(self._waiting)} requests are waiting already", retry_after_s=2.0)
         greediest, most = waiting.most_common(1)[0]
         if most <= waiting[tenant] + 1:
             raise full
-        newest = next(s for s in reversed(self._waiting) if s.request.tenant == greediest)
-        self._waiting.remove(newest)
-        newest.stream.push(full)
+        theirs = [s for s in self._waiting if s.request.tenant == greediest and not s.admitted]
+        if not theirs:
+            raise full
+        self._waiting.remove(theirs[-1])
+        theirs[-1].stream.push(full)
+        return theirs[-1]
+
+    def give_back(self, sequence: Sequence) -> None:
+        """Put a sequence that ran back, before those who never did; the line may be full."""
+        with self.changed:
+            bisect.insort(self._waiting, sequence, key=_place)
+
+    def wake(self) -> None:
+        """Have whoever rests look again."""
+        with self.changed:
+            self._tell()
+
+    def rest(self, timeout_s: float) -> None:
+        """Until a request came, or `wake` was called, since the last rest."""
+        with self.changed:
+            if not self._news:
+                self.changed.wait(timeout_s)
+            self._news = False
+
+    def _tell(self) -> None:
+        self._news = True
+        self.changed.notify()
 
     def take(self, sequence: Sequence) -> None:
         """Leave the line, unserved."""
@@ -68,9 +95,12 @@ class WaitingLine:
             self._waiting.remove(sequence)
 
     def admit(self, sequence: Sequence) -> None:
-        """Leave the line to be served: its tokens count as its tenant's."""
+        """Leave the line to be served: its tokens count as its tenant's, once."""
         with self.changed:
             self._waiting.remove(sequence)
+            if sequence.admitted:
+                return
+            sequence.admitted = True
             self._last = sequence.request.tenant
             self._taken[self._last] += _tokens(sequence)
 
@@ -79,9 +109,14 @@ class WaitingLine:
         with self.changed:
             taken = Counter(self._taken)
             order: list[Sequence] = []
-            for _, group in groupby(self._waiting, key=lambda s: s.request.priority):
-                order.extend(_in_turn(list(group), taken))
+            for _, group in groupby(self._waiting, key=lambda s: _place(s)[:2]):
+                line = list(group)
+                order.extend(line if line[0].admitted else _in_turn(line, taken))
             return order
+
+
+def _place(sequence: Sequence) -> tuple[int, bool, float]:
+    return sequence.request.priority, not sequence.admitted, sequence.submitted
 
 
 def _tokens(sequence: Sequence) -> int:

@@ -28,6 +28,7 @@ from services.serving.engine.port import (
     Token,
     TokenLogprob,
 )
+from services.serving.envelope import asked_of
 from services.serving.execution import Answer, Ask, Execution, OutcomeSink
 from services.serving.http import administration, errors, render
 from services.serving.http.asks import (
@@ -65,11 +66,13 @@ def create_app(
     sink: OutcomeSink,
     folders: AdapterFolders,
     catch_up: Callable[[], Awaitable[None]] | None = None,
+    hear: Callable[[str, str, str], None] | None = None,
 ) -> FastAPI:
     """The application. `engine()` is None until the model is loaded.
 
     `catch_up` brings the directory to the end of the run log; an unknown model is looked up once
-    more after it, so whoever has read a fact may act on it here at once.
+    more after it, so whoever has read a fact may act on it here at once. `hear` is told tenant,
+    request id and what the user asks.
     """
     app = FastAPI(title="Sluiceway serving", docs_url=None, redoc_url=None)
     errors.install(app)
@@ -156,6 +159,8 @@ def create_app(
         asks = repeated(ask, body.n)
         if body.stream and len(asks) > 1:
             raise _cannot_stream("only one answer can stream")
+        if hear is not None:
+            hear(who.caller.tenant, ask.id, asked_of(body.messages))
         answers = await asyncio.gather(*(execution.begin(ask, chosen) for ask in asks))
         head = _Head("chat.completion", "chatcmpl-" + who.id, body.model, answers[0].model, who.id)
         if body.stream:

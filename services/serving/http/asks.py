@@ -28,17 +28,17 @@ def chat_ask(
 ) -> Ask:
     tools = [] if body.tool_choice == "none" else body.tools
     for tool in tools:
-        if not isinstance(chat.signature(tool).get("name"), str):
+        if not _is_tool(tool):
             raise HttpError(
                 400,
-                "a tool has no function name",
+                "a tool has no function with a name and an object of parameters",
                 code="invalid_request",
                 mend="send {type: function, function: {name, parameters}}",
             )
     schema = _schema(body)
     forced = tools
     if isinstance(body.tool_choice, dict):
-        name = body.tool_choice.get("function", {}).get("name")
+        name = _object(body.tool_choice, "function").get("name")
         forced = [t for t in tools if chat.signature(t)["name"] == name]
         if not forced:
             raise HttpError(
@@ -157,9 +157,36 @@ def prompts_of(tokenizer: Any, prompt: Any) -> list[tuple[int, ...]]:
 
 def _content(content: Any) -> str:
     """Text of a message whose content may be OpenAI's list of parts."""
-    if isinstance(content, list):
-        return "".join(part.get("text", "") for part in content if part.get("type") == "text")
-    return content or ""
+    match content:
+        case str():
+            return content
+        case None:
+            return ""
+        case [*parts] if all(isinstance(part, dict) for part in parts):
+            texts = [part.get("text", "") for part in parts if part.get("type") == "text"]
+            if all(isinstance(text, str) for text in texts):
+                return "".join(texts)
+    raise HttpError(
+        400,
+        "a message's content is neither text nor a list of parts",
+        code="invalid_messages",
+        mend='send text, or parts as {"type": "text", "text": "..."}',
+    )
+
+
+def _is_tool(tool: Mapping[str, Any]) -> bool:
+    function = tool.get("function", tool)
+    return (
+        isinstance(function, dict)
+        and isinstance(function.get("name"), str)
+        and isinstance(function.get("parameters") or {}, dict)
+    )
+
+
+def _object(holder: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The object under `name`; an empty one if there is none."""
+    found = holder.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def _schema(body: ChatRequest) -> dict[str, Any] | None:
@@ -171,7 +198,7 @@ def _schema(body: ChatRequest) -> dict[str, Any] | None:
         case "json_object":
             return {"type": "object"}
         case "json_schema":
-            schema = asked.get("json_schema", {}).get("schema")
+            schema = _object(asked, "json_schema").get("schema")
             if isinstance(schema, dict):
                 return schema
     raise HttpError(

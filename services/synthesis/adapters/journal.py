@@ -31,7 +31,12 @@ class Journal:
                 self._answers[entry["key"]] = (
                     None
                     if entry["text"] is None
-                    else Completion(entry["text"], entry["api"], entry.get("tokens", 0))
+                    else Completion(
+                        entry["text"],
+                        entry["api"],
+                        entry.get("tokens", 0),
+                        entry.get("cut", False),
+                    )
                 )
             except (ValueError, KeyError, TypeError):
                 break
@@ -58,6 +63,7 @@ class Journal:
             "text": answer and answer.text,
             "api": answer and answer.api_version,
             "tokens": answer.tokens if answer else 0,
+            "cut": bool(answer and answer.cut),
         }
         line = json.dumps(entry, ensure_ascii=True).encode() + b"\n"
         self._file.write(line)

@@ -74,7 +74,9 @@ class OpenAITeacher:
             raise PeerUnavailable(f"teacher {self._model!r}: {error.message}") from error
         text = (answer.choices[0].message.content or "") if answer.choices else ""
         tokens = answer.usage.total_tokens if answer.usage else 0
-        return Completion(text, answer.system_fingerprint or answer.model or "v1", tokens)
+        cut = bool(answer.choices) and answer.choices[0].finish_reason == "length"
+        version = answer.system_fingerprint or answer.model or "v1"
+        return Completion(text, version, tokens, cut)
 
     async def aclose(self) -> None:
         await self._client.close()

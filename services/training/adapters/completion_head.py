@@ -24,8 +24,7 @@ def add_completion_head(model: Any) -> bool:
     `FusedCausalLMOutput`, so losses and metrics of the trainers stay as they are. False, and
     nothing changed, for a model that caps or scales its logits or routes experts.
     """
-    config = model.config.get_text_config()
-    if any(getattr(config, name, None) for name in (*_SCALED, "output_router_logits")):
+    if _is_special(model):
         return False
     wrapped = model.forward
 
@@ -49,6 +48,36 @@ def add_completion_head(model: Any) -> bool:
 
     model.forward = types.MethodType(forward, model)
     return True
+
+
+def add_completion_logits(model: Any) -> None:
+    """Make `model(..., completion_logits=labels_BT)` give the (N, V) logits that predict labels.
+
+    N counts the labels but -100, row by row. Call it on the base model, under whatever wraps it:
+    the hooks of wrappers (adapters, data parallelism) run as for any forward pass. A model that
+    caps or scales its logits scores every position, and those of labels are taken.
+    """
+    wrapped, special = model.forward, _is_special(model)
+
+    def forward(
+        self: Any, *args: Any, completion_logits: torch.Tensor | None = None, **kwargs: Any
+    ) -> Any:
+        if completion_logits is None:
+            return wrapped(*args, **kwargs)
+        kwargs["use_cache"] = False
+        mask_BT = completion_logits[:, 1:] != -100
+        if special:
+            return wrapped(*args, **kwargs).logits[:, :-1][mask_BT].float()
+        hidden_BTH = self.base_model(*args, **kwargs).last_hidden_state[:, :-1]
+        head = self.get_output_embeddings()
+        return F.linear(hidden_BTH[mask_BT], head.weight, head.bias).float()
+
+    model.forward = types.MethodType(forward, model)
+
+
+def _is_special(model: Any) -> bool:
+    config = model.config.get_text_config()
+    return any(getattr(config, name, None) for name in (*_SCALED, "output_router_logits"))
 
 
 def score(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +12,8 @@ from tokenizers import Tokenizer
 
 from contracts.curation import DatasetCurated
 from contracts.data import Row
-from contracts.job import AdaptationJob, PpoParameters
+from contracts.job import AdaptationJob, BaseModelRef, PpoParameters
+from contracts.training import Recipe
 from services.training.adapters.process import available_memory_bytes
 from services.training.adapters.tokens import read_rows
 from services.training.memory import (
@@ -21,7 +22,8 @@ from services.training.memory import (
     estimate,
     require_memory,
 )
-from services.training.plan import TrainerPlan, optimizer_steps, recipe_of, work_folder
+from services.training.packing import block_count
+from services.training.plan import TrainerPlan, moving, optimizer_steps, recipe_of, work_folder
 from services.training.settings import TrainingSettings
 from shared.artifacts import ArtifactStore
 from shared.models import base_digest, digest_cache, resolve_base, tokenizer_digest
@@ -49,6 +51,18 @@ class Prepared:
     """Part → bytes (D8)."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """How much there is to train on."""
+
+    examples: int
+    """Sequences of one pass over the data."""
+    longest: int
+    """Tokens of the longest one."""
+    scored: int
+    """Tokens of one that the loss looks at, at most."""
+
+
 def prepare(
     job: AdaptationJob,
     curated: DatasetCurated,
@@ -59,7 +73,8 @@ def prepare(
 ) -> Prepared:
     """Resolve the base, name the recipe, fetch the data, and check that the machine can hold it.
 
-    Raises InvalidInput (base or memory) and the store's errors. Calling it twice gives the same.
+    Raises InvalidInput (base, teacher or memory) and the store's errors. Calling it twice gives
+    the same.
     """
     home = settings.home.resolve()
     base, cache = resolve_base(job.base, home), digest_cache(home)
@@ -77,18 +92,17 @@ def prepare(
     validation = (
         store.fetch(curated.validation, work / "validation.jsonl") if curated.validation else None
     )
-    length, completion_length = longest(read_rows(train), token_counter(base))
-    if recipe.method == "ppo":  # it answers for itself, and every answer may be the longest
-        sampled = (job.method.preference.ppo or PpoParameters()).answer_tokens
-        length, completion_length = length + sampled, max(completion_length, sampled)
+    sizes = sizes_of(recipe, list(read_rows(train)), token_counter(base))
+    teacher = _teacher(recipe, home)
     memory = estimate(
-        ModelDimensions.of(json.loads((base / "config.json").read_text())),
-        method=recipe.method,
-        lora=recipe.lora,
+        _dimensions(base),
+        method=recipe.method if recipe.preference or recipe.distillation else moving(recipe),
+        lora=None if moving(recipe) == "full" else recipe.lora,
         batch_size=recipe.train.batch_size,
-        length=min(length, recipe.train.max_length),
-        completion_length=completion_length,
+        length=min(sizes.longest, recipe.train.max_length),
+        completion_length=sizes.scored,
         precision="bfloat16" if recipe.train.precision == "bfloat16" else "float32",
+        teacher=_dimensions(teacher) if teacher is not None else None,
     )
     require_memory(memory, available=available_memory_bytes(), batch_size=recipe.train.batch_size)
     plan = TrainerPlan(
@@ -97,16 +111,54 @@ def prepare(
         base_label=job.base.label,
         train=train,
         validation=validation,
-        steps=optimizer_steps(curated.rows["train"], recipe.train),
+        teacher=teacher,
+        steps=optimizer_steps(sizes.examples, recipe.train),
         threads=settings.training_threads,
     )
     return Prepared(work=work, plan=plan, memory=memory)
+
+
+def _teacher(recipe: Recipe, home: Path) -> Path | None:
+    """The folder of the teacher whose logits are read. Raises InvalidInput if it is gone."""
+    distillation = recipe.distillation
+    if distillation is None or distillation.asks or distillation.teacher.checkpoint is None:
+        return None
+    return resolve_base(BaseModelRef(model=distillation.teacher.checkpoint), home)
+
+
+def _dimensions(folder: Path) -> ModelDimensions:
+    return ModelDimensions.of(json.loads((folder / "config.json").read_text()))
 
 
 def token_counter(base: Path) -> Callable[[str], int]:
     """Counts tokens with the base's own vocabulary, without loading the base."""
     tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def sizes_of(recipe: Recipe, rows: Sequence[Row], count: Callable[[str], int]) -> Sizes:
+    """What the recipe makes of `rows`."""
+    if recipe.method == "cpt":  # packed end to end, every token scored
+        tokens = sum(_text_tokens(row, count) for row in rows)
+        block = min(tokens, recipe.train.max_length)
+        blocks = block_count(tokens, recipe.train.max_length)
+        return Sizes(examples=blocks, longest=block, scored=block)
+    whole, scored = longest(rows, count)
+    if recipe.method == "instruction":
+        turns = [[m.content for m in row.messages if m.role == "assistant"] for row in rows]
+        scored += max((sum(map(count, contents)) for contents in turns), default=0)
+    if recipe.method == "ppo":  # it answers for itself, and every answer may be the longest
+        ppo = recipe.preference.ppo if recipe.preference else None
+        sampled = (ppo or PpoParameters()).answer_tokens
+        whole, scored = whole + sampled, max(scored, sampled)
+    return Sizes(examples=len(rows), longest=whole, scored=scored)
+
+
+def _text_tokens(row: Row, count: Callable[[str], int]) -> int:
+    """Of a document and its end token, or of a conversation as it is rendered."""
+    if row.document is not None:
+        return count(row.target or "") + 1
+    return longest([row], count)[0]
 
 
 def longest(rows: Iterable[Row], count: Callable[[str], int]) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 import torch
 from datasets import Dataset
-from peft import PeftConfig, set_peft_model_state_dict
+from peft import PeftConfig, PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Sampler
@@ -165,9 +165,18 @@ class SessionTrainer(Trainer):
 
     def _load_finished(self, checkpoint: Path) -> None:
         """A run killed after its last step: `train` would take one step too many."""
-        weights = load_file(checkpoint / "adapter_model.safetensors")
-        set_peft_model_state_dict(self.network, weights)
+        if isinstance(self.network, PeftModel):
+            weights = load_file(checkpoint / "adapter_model.safetensors")
+            set_peft_model_state_dict(self.network, weights)
+        else:
+            self._load_from_checkpoint(str(checkpoint))
         self.state = self.state.load_from_json(str(checkpoint / "trainer_state.json"))
+
+    def release(self) -> None:
+        """Let go of gradients and moments once the last step is taken: the weights are enough."""
+        self.network.zero_grad(set_to_none=True)
+        self.optimizer = self.lr_scheduler = None
+        self.accelerator.free_memory()
 
     def recent_loss(self) -> float:
         """Mean training loss over the last steps, those before a resume included."""

@@ -149,6 +149,11 @@ def encode_file(tokenizer: Any, path: Path, *, max_length: int) -> Corpus:
 
     A row that does not fit is left out and counted: a truncated answer would be learned as one.
     """
-    encoded = [encode(tokenizer, row) for row in read_rows(path)]
-    fitting = [example for example in encoded if len(example.input_ids) <= max_length]
-    return Corpus(fitting, len(encoded) - len(fitting))
+    return fitting((encode(tokenizer, row) for row in read_rows(path)), max_length)
+
+
+def fitting(examples: Iterable[Example], max_length: int) -> Corpus:
+    """The examples of at most `max_length` tokens, and a count of the others."""
+    encoded = list(examples)
+    kept = [example for example in encoded if len(example.input_ids) <= max_length]
+    return Corpus(kept, len(encoded) - len(kept))

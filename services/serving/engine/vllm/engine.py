@@ -109,6 +109,7 @@ class VllmEngine:
         vocab = described["vocab_size"]
         self._constraints = Constraints(self._tokenizer, vocab, self._eos)
         self._shape = _llama_shape(folder)
+        self._base_bytes = sum(file.stat().st_size for file in weight_files(folder))
         self._shelf: AdapterShelf[_Registered] = AdapterShelf(config.max_adapters)
         self._changing = threading.Lock()
         self._open: Counter[str] = Counter()
@@ -183,6 +184,9 @@ class VllmEngine:
     def pin_adapter(self, digest: Digest, pinned: bool) -> None:
         self._shelf.pin(digest, pinned)
 
+    def stats(self) -> None:
+        """VLLM keeps its own, at its own `/metrics`."""
+
     def adapters(self) -> tuple[AdapterInfo, ...]:
         """Tiers are those of vLLM's own rule, least recently used first out of each."""
         held = self._shelf.list()
@@ -205,7 +209,7 @@ class VllmEngine:
             return read.info
         refuse_pickles(folder)
         config = read_config(folder, self._info.base, applied=("fan_in_fan_out",))
-        tensors = read_tensors(folder)
+        tensors = read_tensors(folder, self._base_bytes)  # no adapter is as large as its base
         return AdapterInfo(
             digest=content_digest(folder),
             rank=require_rank(config, rank),

@@ -6,14 +6,16 @@ given the prompt.
 
 from __future__ import annotations
 
+from typing import Any
+
 from peft import LoraConfig
 
 from contracts.job import LoraParameters
 from services.training.adapters.base import load_base
+from services.training.adapters.likelihood import Start, maximise, rank_of
 from services.training.adapters.session import Session, Trained
 from services.training.adapters.sft import CompletionTrainer
 from services.training.adapters.tokens import encode_file
-from services.training.health import RunStopped
 
 
 def lora_config(lora: LoraParameters) -> LoraConfig:
@@ -28,39 +30,22 @@ def lora_config(lora: LoraParameters) -> LoraConfig:
     )
 
 
+class LowRank:
+    """A and B move; what was trained is what serves."""
+
+    loss_before = ""
+
+    def start(self, session: Session) -> Start:
+        """The base in float32, and A and B to come."""
+        session.channel.working("loading the base")
+        model, tokenizer = load_base(session.plan)
+        return Start(model, tokenizer, lora_config(rank_of(session.plan.recipe)))
+
+    def finish(self, session: Session, trainer: CompletionTrainer) -> tuple[Any, dict[str, float]]:
+        """The trained model itself."""
+        return trainer.network, {}
+
+
 def train(session: Session) -> Trained:
     """Load the frozen base, add A and B, train them on the dataset's answers."""
-    plan, say = session.plan, session.channel.working
-    if plan.recipe.lora is None:
-        raise RunStopped(
-            "method_unavailable", "the recipe has no lora parameters", "set method.lora"
-        )
-
-    say("loading the base")
-    model, tokenizer = load_base(plan)
-
-    say("tokenizing the dataset")
-    corpus = encode_file(tokenizer, plan.train, max_length=plan.recipe.train.max_length)
-
-    say("adding the adapter")
-    trainer = CompletionTrainer(
-        model, tokenizer, corpus, session, peft_config=lora_config(plan.recipe.lora)
-    )
-    resumed_from = trainer.run()
-
-    validation_loss = None
-    if plan.validation is not None:
-        say("measuring the validation loss")
-        rows = encode_file(tokenizer, plan.validation, max_length=plan.recipe.train.max_length)
-        validation_loss = trainer.mean_loss(rows)
-
-    return Trained(
-        model=trainer.network,
-        tokenizer=tokenizer,
-        resumed_from=resumed_from,
-        train_loss=trainer.recent_loss(),
-        validation_loss=validation_loss,
-        tokens_per_s=trainer.tokens_per_s,
-        rows=len(corpus.examples),
-        rows_too_long=corpus.too_long,
-    )
+    return maximise(session, LowRank(), encode=encode_file)

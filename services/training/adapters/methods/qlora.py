@@ -20,11 +20,11 @@ from transformers import BitsAndBytesConfig
 from trl.trainer.utils import add_fused_lm_head
 
 from services.training.adapters.base import load_base
+from services.training.adapters.likelihood import Start, maximise, rank_of
 from services.training.adapters.methods.lora import lora_config
 from services.training.adapters.session import Session, Trained
 from services.training.adapters.sft import CompletionTrainer
 from services.training.adapters.tokens import encode_file
-from services.training.health import RunStopped
 
 
 def nf4(precision: str) -> BitsAndBytesConfig:
@@ -37,53 +37,32 @@ def nf4(precision: str) -> BitsAndBytesConfig:
     )
 
 
+class FourBit:
+    """A and B move over a base in 4 bits, and serve over the full one."""
+
+    loss_before = "validation_loss_4bit"
+
+    def start(self, session: Session) -> Start:
+        """The base in 4 bits, and A and B to come."""
+        recipe = session.plan.recipe
+        session.channel.working("loading the base in 4 bits")
+        quantized, tokenizer = load_base(session.plan, quantization=nf4(recipe.train.precision))
+        for layer in quantized.modules():
+            if isinstance(layer, Linear4bit):  # its packed CPU inference wants widths of 32
+                layer.support_avx512bf16_for_cpu = False
+        return Start(quantized, tokenizer, lora_config(rank_of(recipe)))
+
+    def finish(self, session: Session, trainer: CompletionTrainer) -> tuple[Any, dict[str, float]]:
+        """The full base with the trained A and B."""
+        session.channel.working("putting the adapter on the full base")
+        trained = get_peft_model_state_dict(trainer.network)
+        base, _ = load_base(session.plan)
+        add_fused_lm_head(base)
+        full: Any = get_peft_model(base, lora_config(rank_of(session.plan.recipe)))
+        set_peft_model_state_dict(full, {name: a.float() for name, a in trained.items()})
+        return full, {}
+
+
 def train(session: Session) -> Trained:
     """Load the base in 4 bits, train A and B over it, and put them on the full base."""
-    plan, say = session.plan, session.channel.working
-    recipe, longest = plan.recipe, plan.recipe.train.max_length
-    if recipe.lora is None:
-        raise RunStopped(
-            "method_unavailable", "the recipe has no lora parameters", "set method.lora"
-        )
-
-    say("loading the base in 4 bits")
-    quantized, tokenizer = load_base(plan, quantization=nf4(recipe.train.precision))
-
-    for layer in quantized.modules():
-        if isinstance(layer, Linear4bit):  # its packed CPU inference wants widths of 32
-            layer.support_avx512bf16_for_cpu = False
-
-    say("tokenizing the dataset")
-    corpus = encode_file(tokenizer, plan.train, max_length=longest)
-    held = encode_file(tokenizer, plan.validation, max_length=longest) if plan.validation else None
-
-    say("adding the adapter")
-    peft_config = lora_config(recipe.lora)
-    trainer = CompletionTrainer(quantized, tokenizer, corpus, session, peft_config=peft_config)
-    resumed_from = trainer.run()
-
-    say("putting the adapter on the full base")
-    in_four_bits = trainer.mean_loss(held) if held else None
-    full = _on_the_full_base(session, trainer.network, peft_config)
-    in_full = trainer.mean_loss(held, of=full) if held else None
-
-    return Trained(
-        model=full,
-        tokenizer=tokenizer,
-        resumed_from=resumed_from,
-        train_loss=trainer.recent_loss(),
-        validation_loss=in_full,
-        tokens_per_s=trainer.tokens_per_s,
-        rows=len(corpus.examples),
-        rows_too_long=corpus.too_long,
-        metrics={} if in_four_bits is None else {"validation_loss_4bit": in_four_bits},
-    )
-
-
-def _on_the_full_base(session: Session, trained: Any, peft_config: Any) -> Any:
-    state = {name: a.float() for name, a in get_peft_model_state_dict(trained).items()}
-    base, _ = load_base(session.plan)
-    add_fused_lm_head(base)
-    full: Any = get_peft_model(base, peft_config)
-    set_peft_model_state_dict(full, state)
-    return full
+    return maximise(session, FourBit(), encode=encode_file)

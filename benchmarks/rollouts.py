@@ -1,0 +1,401 @@
+"""Injected regressions and healthy candidates, rolled out on real requests to their end.
+
+`python benchmarks/rollouts.py [--healthy 50] [--folder .sluice/bench]`.
+
+Users ask serving's HTTP API; its router, shadow, execution boundary and telemetry, the rollout
+service and a nats-server are the real ones, and so are the signed cards and bundles. Only the model
+behind the engine port is a script: it answers as each candidate's behaviour says, from a seed. A
+regression is in time if the candidate answered, or mirrored, at most 200 requests from its onset to
+the rollback's effect, or if that took at most 30 s.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import httpx
+import nats
+from nats.js import JetStreamContext
+from transformers import AutoTokenizer
+
+from contracts.job import AdaptationJob, BaseModelRef, CanaryStage, RolloutPolicy
+from contracts.registry import CandidateRegistered
+from contracts.rollout import RolledBack, RolloutCompleted, StageName
+from contracts.run import Run
+from contracts.subjects import RunRef
+from services.registry.registry import Registry
+from services.registry.store import RegistryStore
+from services.rollout.app import create_app as create_rollout
+from services.serving.bus import Projection, TelemetrySink
+from services.serving.directory import Directory
+from services.serving.engine.port import Finished, GenerationRequest, Token
+from services.serving.http.app import create_app as create_http
+from services.serving.keys import Keys
+from services.serving.trust import Trust
+from shared.artifacts import ArtifactStore
+from shared.messaging.embedded import EmbeddedNats, free_port
+from shared.messaging.provision import provision
+from shared.messaging.runlog import RunLog
+from shared.settings import Settings
+from shared.signing import SigningKey
+from shared.testing.adapters import store_adapter, store_dataset
+from shared.testing.runs import gated_events, healthy_job
+from shared.testing.tiny_model import build_tiny_llama
+
+TENANT = "acme"
+IN_TIME_REQUESTS, IN_TIME_S = 200, 30.0
+RUN_TIMEOUT_S = 240.0
+TOOL = {"type": "function", "function": {"name": "switch", "parameters": {"type": "object"}}}
+CALL, TEXT = '{"name": "switch", "arguments": {"on": true}}', "The light in the kitchen is on."
+REFUSAL = "I'm sorry, but I can't help with that."
+LADDER = tuple(CanaryStage(percent=p, outcomes=n) for p, n in ((10, 5), (50, 20), (100, 20)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Behaviour:
+    """How a model answers, as shares of its answers and means."""
+
+    cut_off: float = 0.02
+    broken: float = 0.0
+    """Calls that are none."""
+    errors: float = 0.0
+    refuses: float = 0.0
+    slow_s: float = 0.004
+    tokens: int = 20
+    surprise: float = 0.3
+    """Nats per token."""
+    overridden: float = 0.0
+    incidents: float = 0.0
+
+
+HEALTHY = Behaviour()
+REGRESSIONS: dict[str, Behaviour] = {
+    "quality": Behaviour(cut_off=0.6),
+    "schema": Behaviour(broken=0.8),
+    "latency": Behaviour(slow_s=0.25),
+    "exceptions": Behaviour(errors=0.3),
+    "cost": Behaviour(tokens=300),
+    "refusals": Behaviour(refuses=0.7),
+    "drift": Behaviour(surprise=2.5),
+    "safety": Behaviour(incidents=0.1),
+    "overrides": Behaviour(overridden=0.4),
+}
+ONLY_SEEN_BY_USERS = {"safety", "overrides"}
+
+
+@dataclass(slots=True, kw_only=True)
+class Candidate:
+    """One rollout: whose, how it behaves from when on, and how it went."""
+
+    name: str
+    behaviour: Behaviour
+    onset: StageName = "shadow"
+    """The stage from which on it behaves so; before that it is healthy."""
+    seed: int = 0
+    harming: bool = False
+    asked: int = 0
+    """Requests it was given since the onset."""
+    began: float = 0.0
+    took_s: float = 0.0
+    run: Run | None = None
+
+    @property
+    def now(self) -> Behaviour:
+        return self.behaviour if self.harming else HEALTHY
+
+    @property
+    def rolled_back(self) -> bool:
+        return self.run is not None and self.run.status == "rolled_back"
+
+    @property
+    def in_time(self) -> bool:
+        return self.rolled_back and (self.asked <= IN_TIME_REQUESTS or self.took_s <= IN_TIME_S)
+
+    @property
+    def line(self) -> str:
+        said = next(
+            (
+                r.event
+                for r in reversed(self.run.log if self.run else ())
+                if isinstance(r.event, RolledBack)
+            ),
+            None,
+        )
+        why = said.reason.split("Evidence of harm: ")[-1].split(". success")[0] if said else "kept"
+        return f"{self.name}: {self.asked} requests, {self.took_s:.1f} s: {why}"
+
+
+class Scripted:
+    """A model behind the engine port that answers as its candidates behave."""
+
+    ready = True
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.info = SimpleNamespace(context=2048, base=None, label="scripted")
+        self.candidates: dict[str, Candidate] = {}
+        self._draw = random.Random(0)
+
+    def adapters(self) -> tuple[Any, ...]:
+        return tuple(SimpleNamespace(digest=digest) for digest in self.candidates)
+
+    def load_adapter(self, folder: Path, *, base: str | None = None) -> Any:
+        return SimpleNamespace(digest=folder.name)
+
+    async def submit(self, request: GenerationRequest) -> Any:
+        candidate = self.candidates.get(str(request.adapter)) if request.adapter else None
+        behaviour = candidate.now if candidate else HEALTHY
+        if candidate is not None and candidate.harming:
+            candidate.asked += 1
+        draw = self._draw
+        if draw.random() < behaviour.errors:
+            raise RuntimeError("the adapter's kernel failed")
+        asked_for_a_call = request.max_tokens == 64
+        text = CALL if asked_for_a_call else TEXT
+        if draw.random() < behaviour.broken:
+            text = "I think the switch should be on"
+        if draw.random() < behaviour.refuses:
+            text = REFUSAL
+        reason = "length" if draw.random() < behaviour.cut_off else "stop"
+        tokens = max(1, round(draw.gauss(behaviour.tokens, 2)))
+        surprise = draw.gammavariate(9, behaviour.surprise / 9)
+        slow_s = behaviour.slow_s * draw.lognormvariate(0, 0.2)
+
+        async def events() -> AsyncIterator[Any]:
+            await asyncio.sleep(slow_s)
+            yield Token(1, text)
+            yield Finished(reason, "", len(request.prompt), tokens, 0, -surprise * tokens)
+
+        return _Generation(events())
+
+
+class _Generation:
+    def __init__(self, events: AsyncIterator[Any]) -> None:
+        self._events = events
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self._events
+
+    def cancel(self) -> None:
+        """Nothing runs that could be stopped."""
+
+
+class _ChatTokens:
+    def special_tokens(self, base: BaseModelRef) -> tuple[str, ...]:
+        return ("<|im_start|>", "<|im_end|>")
+
+
+@dataclass(slots=True, kw_only=True)
+class World:
+    """A platform in one process, but for its broker; rollout may run in a process of its own."""
+
+    settings: Settings
+    server: EmbeddedNats
+    jetstream: JetStreamContext
+    engine: Scripted
+    directory: Directory
+    registry: Registry
+    artifacts: ArtifactStore
+    users: httpx.AsyncClient
+    log: RunLog = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.log = RunLog(self.jetstream)
+
+    def job(self, candidate: Candidate) -> AdaptationJob:
+        policy = RolloutPolicy(deployment=candidate.name, shadow_outcomes=30, stages=LADDER)
+        return healthy_job().model_copy(update={"rollout": policy})
+
+    async def register(self, candidate: Candidate) -> RunRef:
+        """The candidate passes its gates and gets its signed card."""
+        ref = RunRef(TENANT, candidate.name)
+        dataset = store_dataset(self.artifacts)
+        trained = store_adapter(self.artifacts, dataset, seed=candidate.seed)
+        self.engine.candidates[trained.adapter] = candidate
+        for number, event in enumerate(
+            gated_events(job=self.job(candidate), trained=trained, dataset=dataset)
+        ):
+            run = await self.log.append(ref, event, cause=f"gates-{number}")
+        registered = await asyncio.to_thread(self.registry.register, run)
+        assert isinstance(registered, CandidateRegistered), registered
+        await self.log.append(ref, registered, cause="registry")
+        return ref
+
+    async def roll_out(self, candidate: Candidate) -> Candidate:
+        """Users ask the candidate's deployment until its rollout has ended."""
+        ref = await self.register(candidate)
+        number, draw = 0, random.Random(candidate.seed)
+        async with asyncio.timeout(RUN_TIMEOUT_S):
+            while True:
+                run = candidate.run = await self.log.load(ref)
+                if run.closed:
+                    break
+                if any(isinstance(r.event, RolloutCompleted) for r in run.log):
+                    promoted = await asyncio.to_thread(self.registry.promote, run)
+                    candidate.run = await self.log.append(ref, promoted, cause="completed")
+                    break
+                if run.stage is None:
+                    await asyncio.sleep(0.02)
+                    continue
+                if run.stage.stage == candidate.onset and not candidate.harming:
+                    candidate.harming, candidate.began = candidate.behaviour != HEALTHY, time.time()
+                await asyncio.gather(
+                    *(self.ask(candidate, number + i, draw.random() < 0.5) for i in range(4))
+                )
+                number += 4
+        await self._until_routed(candidate)
+        return candidate
+
+    async def _until_routed(self, candidate: Candidate) -> None:
+        """Until serving acts on the end: that is when a rollback has taken effect."""
+        rolled_back = candidate.rolled_back
+        while True:
+            known = self.directory.deployment(TENANT, candidate.name)
+            if known and known.candidate is None and (known.stable == "base") == rolled_back:
+                break
+            await asyncio.sleep(0.01)
+        if candidate.harming:
+            candidate.took_s = time.time() - candidate.began
+
+    async def ask(self, candidate: Candidate, number: int, call: bool) -> None:
+        """One user's request, and what the user makes of its answer."""
+        body: dict[str, Any] = {
+            "model": candidate.name,
+            "messages": [{"role": "user", "content": f"Switch the light on, please ({number})."}],
+            "max_tokens": 64 if call else 65,
+        }
+        if call:
+            body["tools"] = [TOOL]
+        request_id = f"{candidate.name}-{number}"
+        answer = await self.users.post(
+            "/v1/chat/completions", json=body, headers={"X-Request-Id": request_id}
+        )
+        model = answer.headers.get("X-Sluice-Model", "base")
+        behaviour = candidate.now if model != "base" else HEALTHY
+        draw = random.Random(request_id)
+        for kind, share in (
+            ("override", behaviour.overridden),
+            ("safety_incident", behaviour.incidents),
+        ):
+            if answer.status_code == 200 and draw.random() < share:
+                said = {"request_id": request_id, "model": candidate.name, "kind": kind}
+                await self.users.post("/v1/feedback", json={**said, "answered_by": model})
+
+
+@asynccontextmanager
+async def world(folder: Path) -> AsyncIterator[World]:
+    """Everything but rollout."""
+    server = EmbeddedNats(folder / "nats", port=free_port())
+    await server.start()
+    connection = await nats.connect(server.url)
+    jetstream = connection.jetstream()
+    await provision(jetstream)
+    artifacts = ArtifactStore((folder / "artifacts").as_uri())
+    keys = folder / "keys" / "registry"
+    store = RegistryStore(f"sqlite:///{folder / 'registry.db'}")
+    registry = Registry(
+        artifacts=artifacts,
+        key=SigningKey.load_or_create(keys),
+        store=store,
+        tokenizers=_ChatTokens(),
+    )
+    engine = Scripted(AutoTokenizer.from_pretrained(build_tiny_llama(folder / "tiny")))
+    directory = Directory()
+    projection = Projection(
+        directory, lambda: jetstream, Trust(artifacts, keys / "signing-key.pub")
+    )
+    sink = TelemetrySink(lambda: jetstream)
+    app = create_http(
+        engine=lambda: engine,  # type: ignore[arg-type, return-value]
+        directory=directory,
+        keys=Keys("sk-service", lambda: {TENANT: "sk-users"}),
+        sink=sink,
+        folders=Path,
+    )
+    transport = httpx.ASGITransport(app=app)
+    headers = {"Authorization": "Bearer sk-users"}
+    async with (
+        projection.running(),
+        sink.running(),
+        httpx.AsyncClient(
+            transport=transport, base_url="http://serving", headers=headers, timeout=60
+        ) as users,
+    ):
+        yield World(
+            settings=Settings(home=folder / "home", nats_url=server.url),
+            server=server,
+            jetstream=jetstream,
+            engine=engine,
+            directory=directory,
+            registry=registry,
+            artifacts=artifacts,
+            users=users,
+        )
+    store.close()
+    await connection.close()
+    server.stop()
+
+
+def injected() -> list[Candidate]:
+    """Twenty: each kind in shadow and in a canary, those that only users notice in canaries."""
+    found = [
+        Candidate(name=f"{kind}-{onset}", behaviour=behaviour, onset=onset)
+        for kind, behaviour in REGRESSIONS.items()
+        if kind not in ONLY_SEEN_BY_USERS
+        for onset in _ONSETS
+    ] + [
+        Candidate(name=f"{kind}-canary-{number}", behaviour=REGRESSIONS[kind], onset="canary")
+        for kind in sorted(ONLY_SEEN_BY_USERS)
+        for number in range(3)
+    ]
+    return [replace(one, seed=number + 1) for number, one in enumerate(found)]
+
+
+_ONSETS: tuple[StageName, StageName] = ("shadow", "canary")
+
+
+async def main(healthy: int, folder: Path) -> int:
+    async with world(folder) as made, create_rollout(made.settings).running():
+        began = time.monotonic()
+        harmful = injected()
+        good = [
+            Candidate(name=f"healthy-{number}", behaviour=HEALTHY, seed=100 + number)
+            for number in range(healthy)
+        ]
+        for batch in _by(5, [*harmful, *good]):
+            for done in await asyncio.gather(*(made.roll_out(one) for one in batch)):
+                print(done.line, flush=True)
+    in_time = sum(one.in_time for one in harmful)
+    lost = sum(one.rolled_back for one in good)
+    seconds = time.monotonic() - began
+    print(f"{in_time} of {len(harmful)} injected regressions were rolled back in time")
+    print(f"{lost} of {len(good)} healthy candidates were rolled back ({seconds:.0f} s in all)")
+    return 0 if in_time == len(harmful) and not lost else 1
+
+
+def _by(size: int, candidates: list[Candidate]) -> list[list[Candidate]]:
+    return [candidates[i : i + size] for i in range(0, len(candidates), size)]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--healthy", type=int, default=50)
+    parser.add_argument("--folder", type=Path, help="where its data lies")
+    options = parser.parse_args()
+    if options.folder:
+        options.folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=options.folder) as place:
+        sys.exit(asyncio.run(main(options.healthy, Path(place))))
