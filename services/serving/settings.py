@@ -48,6 +48,8 @@ class ServingSettings(Settings):
     """The interpreter of the environment that has vLLM (`make vllm`)."""
     vllm_max_loras: int = 8
     """Adapters in one batch of vLLM's."""
+    vllm_max_cpu_loras: int = 64
+    """Adapters vLLM stages in host memory."""
     vllm_fully_sharded_loras: bool = False
     vllm_gpu_memory_utilization: float = 0.9
     vllm_lora_modules: dict[str, Path] = Field(default_factory=dict)
@@ -64,7 +66,7 @@ class ServingSettings(Settings):
             flags=VllmFlags(
                 max_loras=self.vllm_max_loras,
                 max_lora_rank=rank_above(self.serving_max_lora_rank),
-                max_cpu_loras=max(self.serving_max_adapters, self.vllm_max_loras),
+                max_cpu_loras=max(self.vllm_max_cpu_loras, self.vllm_max_loras),
                 lora_modules=tuple(sorted(self.vllm_lora_modules.items())),
                 fully_sharded_loras=self.vllm_fully_sharded_loras,
                 max_model_len=self.serving_context,

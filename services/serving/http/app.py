@@ -7,7 +7,7 @@ import json
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from fastapi import Depends, FastAPI, Request
@@ -55,6 +55,7 @@ class Asked:
     id: str
     conversation: str | None
     attempt: int = 1
+    traceparent: str | None = None
 
 
 def create_app(
@@ -102,6 +103,7 @@ def create_app(
             request.headers.get("x-request-id") or f"req-{uuid.uuid4().hex}",
             request.headers.get("x-conversation-id"),
             _attempt(request.headers.get("x-sluice-attempt", "1")),
+            request.headers.get("traceparent"),
         )
 
     who = Depends(asked)
@@ -150,7 +152,10 @@ def create_app(
     async def chat_completions(body: ChatRequest, who: Asked = who) -> Response:
         now, execution = running()
         chosen = await route(body.model, who, body.user)
-        ask = chat_ask(now, body, request=who.id, tenant=who.caller.tenant, attempt=who.attempt)
+        ask = replace(
+            chat_ask(now, body, request=who.id, tenant=who.caller.tenant, attempt=who.attempt),
+            traceparent=who.traceparent,
+        )
         asks = repeated(ask, body.n)
         if body.stream and len(asks) > 1:
             raise _cannot_stream("only one answer can stream")
@@ -175,7 +180,11 @@ def create_app(
             ask
             for prompt in prompts_of(now.tokenizer, body.prompt)
             for ask in repeated(
-                completion_ask(body, prompt, request=who.id, tenant=who.caller.tenant), body.n
+                replace(
+                    completion_ask(body, prompt, request=who.id, tenant=who.caller.tenant),
+                    traceparent=who.traceparent,
+                ),
+                body.n,
             )
         ]
         if body.stream and (len(asks) > 1 or body.echo):
