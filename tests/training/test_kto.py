@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from contracts.job import PreferenceParameters
+from contracts.preference import PreferenceParameters
 from services.training.adapters.methods import method
 from services.training.adapters.supervisor import LOG_FILE
 from services.training.class_weights import ClassWeights, class_weights

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import torch
 
-from contracts.job import PpoParameters
+from contracts.preference import PpoParameters
 from services.training.adapters import world
 from services.training.adapters.answers import read_both
 from services.training.adapters.base import load_base
