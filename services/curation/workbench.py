@@ -16,6 +16,7 @@ import hashlib
 import json
 import shutil
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -83,10 +84,6 @@ class Workbench:
         self.db.close()
         self._db = None
         self._lock.close()
-
-    def remove(self) -> None:
-        """Delete the folder: its outcome is kept elsewhere."""
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _opened(self) -> sqlite3.Connection:
         db = sqlite3.connect(
@@ -248,6 +245,22 @@ class Workbench:
             note = {"stage": stage, "reason": reason, "detail": detail}
             found.setdefault(number, []).append(note)
         return found
+
+
+def forget(work: Path, older_than_s: float = 7 * 86_400.0) -> None:
+    """Remove the folders under `work` that nobody holds and nobody has opened for so long.
+
+    They are of curations that were killed and never asked for again.
+    """
+    for lock in work.glob("*/lock"):
+        if time.time() - lock.stat().st_mtime < older_than_s:
+            continue
+        with lock.open("r") as held:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                continue
+            shutil.rmtree(lock.parent, ignore_errors=True)
 
 
 def _counters(tally: Tally) -> dict[str, Counter[str]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from contracts.base import Digest, Service
 from contracts.job import BaseModelRef
+from services.serving import gauges
 from services.serving.bus import Projection, TelemetrySink
 from services.serving.directory import Directory
 from services.serving.engine.open import OpenEngine, open_engine
@@ -85,6 +86,8 @@ def create_app(settings: Settings) -> App:
         folders=StoredAdapters(artifacts, own.home / "serving" / "adapters"),
         catch_up=projection.catch_up,
     )
+
+    gauges.observe(lambda: engines[0].stats() if engines else None)
 
     @asynccontextmanager
     async def model() -> AsyncIterator[None]:

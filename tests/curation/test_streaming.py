@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from services.curation.workbench import Workbench
+from services.curation.workbench import Workbench, forget
 from shared.errors import TransientError
 
 ROOT = Path(__file__).parents[2]
@@ -91,3 +91,15 @@ def test_a_folder_of_other_data_or_with_a_damaged_shard_begins_anew(tmp_path: Pa
 def test_two_processes_never_work_in_one_folder(tmp_path: Path) -> None:
     with Workbench(tmp_path, "one"), pytest.raises(TransientError, match="another process"):
         Workbench(tmp_path, "one").__enter__()
+
+
+def test_only_old_folders_that_nobody_holds_are_forgotten(tmp_path: Path) -> None:
+    for name in ("old", "young", "held"):
+        with Workbench(tmp_path / name, "k"):
+            pass
+    for name in ("old", "held"):
+        os.utime(tmp_path / name / "lock", (0, 0))
+    with Workbench(tmp_path / "held", "k"):
+        os.utime(tmp_path / "held" / "lock", (0, 0))
+        forget(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"young", "held"}

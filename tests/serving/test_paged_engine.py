@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
+from services.serving import gauges
+from services.serving.engine.adapters import pieces
 from services.serving.engine.llama_engine import EngineConfig, LlamaEngine
 from services.serving.engine.port import AdapterRefused, GenerationRequest, Sampling
 from shared.errors import Misconfigured
+from shared.metrics import provider
 from tests.serving.backends import expected_tokens
 from tests.serving.conftest import make_adapter, run, run_all
 from tests.serving.test_engine import prompts
@@ -249,3 +255,78 @@ async def test_what_waits_keeps_the_adapter_that_is_unloaded_meanwhile(
             pass
         await settled(own)
         assert own.stats().pages_of_adapters == 0
+
+
+@pytest.mark.req("V3", "V8")
+async def test_adapters_in_eight_bits_are_smaller_and_answer_alike(
+    base: Path, reference: Any, adapter_folders: dict[str, Path]
+) -> None:
+    prompt = prompts(2)[1]
+    with engine_of(base, LONGEST * 2) as plain:
+        whole = plain.load_adapter(adapter_folders["b"]).bytes
+    with engine_of(base, LONGEST * 2, adapter_precision="int8") as compressed:
+        info = compressed.load_adapter(adapter_folders["b"])
+        asked = ask(prompt, 0, info.digest, prompt_logprobs=0)
+        _, _, _, scored, _ = await run(compressed, asked)
+    assert info.bytes < whole * 0.4  # a quarter of float32, and a factor for each rank
+    reference.set_adapter("b")
+    with torch.inference_mode():
+        exact = reference(torch.tensor([prompt])).logits[0].log_softmax(-1)
+        with reference.disable_adapter():
+            bare = reference(torch.tensor([prompt])).logits[0].log_softmax(-1)
+    at, following = torch.arange(len(prompt) - 1), torch.tensor(prompt[1:])
+    said = torch.tensor([item.logprob for item in scored.tokens[1:]])
+    moved = (bare - exact)[at, following].abs().max()
+    assert (said - exact[at, following]).abs().max() < moved / 50
+
+
+@pytest.mark.req("V2")
+async def test_five_hundred_adapters_are_resident_and_there_once(base, tmp_path):
+    first = make_adapter(base, tmp_path / "first", seed=40, r=16)
+    config = json.loads((first / "adapter_config.json").read_text())
+    with engine_of(base, 40_000) as own:
+        digests = []
+        for number in range(500):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            (folder / "adapter_model.safetensors").hardlink_to(first / "adapter_model.safetensors")
+            scaled = config | {"lora_alpha": 16 + number / 100}
+            (folder / "adapter_config.json").write_text(json.dumps(scaled))
+            digests.append(own.load_adapter(folder).digest)
+        before = own.stats()
+        assert (before.adapters_in_pool, before.adapters_on_host, before.host_bytes) == (500, 0, 0)
+        assert before.waste <= 0.05
+        answers = await run_all(own, [ask(prompts(1)[0], 4, digest) for digest in digests[::20]])
+        assert len({tuple(a[0]) for a in answers}) > 1
+        await settled(own)
+        after = own.stats()
+        assert after.pages_of_adapters == before.pages_of_adapters
+        assert after.evictions == 0
+        arena = own._memory.arena.as_pages(torch.uint8, (PAGE_BYTES,))
+        start, end = arena.data_ptr(), arena.data_ptr() + arena.nbytes
+        weights = own._adapters.borrow(digests[0])
+        assert all(start <= p.data_ptr() < end for p in pieces(weights.placed.layers))
+
+
+async def test_metrics_say_how_the_pool_is_used(base, six):
+    reader = InMemoryMetricReader()
+    made = provider("serving", [reader])
+    with engine_of(base, 4 * LONGEST) as own:
+        digest = own.load_adapter(six[1]).digest
+        await run(own, ask(prompts(2)[1], 8, digest))
+        await settled(own)
+        gauges.observe(own.stats, made.get_meter("test"))
+        found = {
+            (metric.name, point.attributes["sluice.state"]): point.value
+            for resource in reader.get_metrics_data().resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            for point in metric.data.data_points
+        }
+        stats = own.stats()
+        assert found["sluice.pool.size", "cached"] == stats.pages_cached * PAGE_BYTES > 0
+        assert found["sluice.pool.adapters", "pool"] >= 72_000
+        assert found["sluice.engine.prefix_blocks", "miss"] == 6
+        assert found["sluice.engine.requests", "running"] == 0
+        assert {name for name, _ in found} >= {"sluice.pool.waste", "sluice.engine.preemptions"}
+    made.shutdown()

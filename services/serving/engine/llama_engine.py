@@ -19,7 +19,12 @@ from contracts.base import Digest
 from kernels.native import NativeUnavailable, library
 from kernels.paging import PoolFull
 from services.serving.engine import sampling
-from services.serving.engine.adapters import LoadedAdapter, content_digest, read_adapter
+from services.serving.engine.adapters import (
+    LoadedAdapter,
+    content_digest,
+    in_eight_bits,
+    read_adapter,
+)
 from services.serving.engine.answering import Answering
 from services.serving.engine.batching import step_of
 from services.serving.engine.constraint import Constraints
@@ -67,6 +72,8 @@ class EngineConfig:
     max_adapters: int = 1024
     """Adapters that can be named, wherever they are."""
     max_lora_rank: int = 64
+    adapter_precision: Literal["model", "int8"] = "model"
+    """`int8` halves what a batch of many adapters waits for, bfloat16's weights in memory."""
     threads: int = 2
     kernels: Literal["auto", "native", "reference"] = "auto"
     """`auto` is native where it can be compiled, and says so where it cannot."""
@@ -113,7 +120,7 @@ class LlamaEngine:
             dtype=config.dtype,
             vocab_size=shape.vocab,
             context=self._model.context,
-            details={"kernels": kernels},
+            details={"kernels": kernels, "adapters": config.adapter_precision},
         )
         self._constraints = Constraints(self._tokenizer, shape.vocab, shape.eos)
         self._line = WaitingLine(config.queue)
@@ -166,13 +173,15 @@ class LlamaEngine:
         return self._adapters.load(folder)
 
     def _read_adapter(self, folder: Path) -> LoadedAdapter:
-        return read_adapter(
+        compressed = self._config.adapter_precision == "int8"
+        adapter = read_adapter(
             folder,
             self._model.shape,
             base=self._info.base,
             max_rank=self._config.max_lora_rank,
-            dtype=self._model.dtype,
+            dtype=torch.float32 if compressed else self._model.dtype,
         )
+        return in_eight_bits(adapter) if compressed else adapter
 
     def unload_adapter(self, digest: Digest) -> None:
         self._adapters.drop(digest)
