@@ -17,7 +17,8 @@ import pytest
 from tests.failure_modes import world
 from tests.failure_modes.world import YES
 
-pytestmark = pytest.mark.timeout(900)  # an adapter is trained in most of them
+# An adapter is trained in most of them; one worker has the laboratory.
+pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("laboratory")]
 
 Judge = Callable[..., Any]
 Adapter = Callable[..., Path]

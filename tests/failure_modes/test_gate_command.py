@@ -14,6 +14,8 @@ import pytest
 
 from tests.failure_modes import world
 
+pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("laboratory")]
+
 
 def sluice(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -25,7 +27,6 @@ def sluice(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.req("G6")
 def test_a_gate_judges_an_adapter_by_its_folder(
     lab_base: Path, adapter: Callable[..., Path], tmp_path: Path
@@ -44,7 +45,6 @@ def test_a_gate_judges_an_adapter_by_its_folder(
     assert failure.get("type") == "safety_review"
 
 
-@pytest.mark.timeout(900)
 def test_the_engine_ends_with_whoever_started_it(
     lab_base: Path, adapter: Callable[..., Path]
 ) -> None:
