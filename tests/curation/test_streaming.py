@@ -29,7 +29,7 @@ def command(folder: Path, mebibytes: float) -> subprocess.Popen[str]:
 
 
 def finished(process: subprocess.Popen[str]) -> dict[str, Any]:
-    said, _ = process.communicate(timeout=400)
+    said, _ = process.communicate(timeout=900)
     assert process.returncode == 0
     found: dict[str, Any] = json.loads(said.splitlines()[-1])
     return found
@@ -40,7 +40,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return finished(command(tmp_path_factory.mktemp("curation") / "small", SMALL))
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_peak_memory_does_not_grow_with_the_corpus(whole: dict[str, Any], tmp_path: Path) -> None:
     large = finished(command(tmp_path / "large", LARGE))
     assert large["texts"] > 2.5 * whole["texts"]
@@ -52,7 +52,7 @@ def test_peak_memory_does_not_grow_with_the_corpus(whole: dict[str, Any], tmp_pa
 
 
 @pytest.mark.req("C8")
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("leg", ["sift", "unlike"])
 def test_a_curation_killed_with_9_goes_on_with_its_last_shard(
     whole: dict[str, Any], tmp_path: Path, leg: str
