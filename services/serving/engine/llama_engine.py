@@ -39,7 +39,7 @@ from services.serving.engine.residency import Residency
 from services.serving.engine.scheduling import Scheduler
 from services.serving.engine.sequence import EventStream, Sequence
 from services.serving.engine.text import TextStream
-from services.serving.engine.turns import Turns
+from services.serving.engine.turns import OWED, Turns
 from shared.models import base_digest, tokenizer_digest
 
 _log = logging.getLogger(__name__)
@@ -56,6 +56,8 @@ class EngineConfig:
     """Sequences that run at once at most; how many do is for the pool to say."""
     step_tokens: int = 512
     """Rows of one step: what bounds the wait of running answers for a new prompt."""
+    background_share: float = OWED
+    """Seconds of steps for mirrored requests per second of users' beside them."""
     queue: int = 1024
     pool_bytes: int = 1 << 30
     """Pages for keys, values and adapters. Pages that were never used cost no memory."""
@@ -133,7 +135,7 @@ class LlamaEngine:
             sharing=config.share_prefixes,
         )
         self._scheduler = Scheduler(self._line, self._kv, self._adapters, slots=config.slots)
-        self._turns = Turns()
+        self._turns = Turns(config.background_share)
         self._answering = Answering(
             logits=self._model.logits,
             summarize=self._model.summarize,
