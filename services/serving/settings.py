@@ -30,6 +30,10 @@ class ServingSettings(Settings):
     serving_context: int = 4096
     serving_slots: int = 32
     serving_queue: int = 1024
+    serving_shadow_share: float = 0.03
+    """Seconds of the engine for mirrored requests per second of users' requests beside them: about
+    what a shadow adds to users' latency. Where the engine never rests, a shadow stage takes longer
+    the less this is."""
     serving_pool_mb: int = 2048
     """MiB of pages for keys, values and adapters: what bounds how many requests run at once."""
     serving_host_mb: int = 1024
@@ -80,6 +84,7 @@ class ServingSettings(Settings):
             context=self.serving_context,
             slots=self.serving_slots,
             queue=self.serving_queue,
+            background_share=self.serving_shadow_share,
             pool_bytes=self.serving_pool_mb << 20,
             host_bytes=self.serving_host_mb << 20,
             max_adapters=self.serving_max_adapters,

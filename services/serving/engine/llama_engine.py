@@ -44,7 +44,7 @@ from services.serving.engine.residency import Residency
 from services.serving.engine.scheduling import Scheduler
 from services.serving.engine.sequence import EventStream, Sequence
 from services.serving.engine.text import TextStream
-from services.serving.engine.turns import Turns
+from services.serving.engine.turns import OWED, Turns
 from services.serving.engine.waiting import WaitingLine
 from shared.models import base_digest, tokenizer_digest
 
@@ -62,6 +62,8 @@ class EngineConfig:
     """Sequences that run at once at most; how many do is for the pool to say."""
     step_tokens: int = 512
     """Rows of one step: what bounds the wait of running answers for a new prompt."""
+    background_share: float = OWED
+    """Seconds of steps for mirrored requests per second of users' beside them."""
     queue: int = 1024
     pool_bytes: int = 1 << 30
     """Pages for keys, values and adapters. Pages that were never used cost no memory."""
@@ -147,7 +149,7 @@ class LlamaEngine:
             eos=shape.eos,
             retire=self._scheduler.retire,
         )
-        self._turns = Turns()
+        self._turns = Turns(config.background_share)
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
