@@ -27,6 +27,7 @@ import uvicorn
 from services.serving.engine.llama_engine import EngineConfig, LlamaEngine
 from services.serving.http.app import create_app
 from services.serving.keys import Keys
+from shared.leash import leashed
 from shared.testing.tiny_model import build_tiny_llama
 from tests.serving import crowd
 from tests.serving.backends import make_adapter
@@ -75,7 +76,7 @@ class Soak:
         self._lock = threading.Lock()
 
     def start(self) -> None:
-        self.process = subprocess.Popen(self._command)
+        self.process = subprocess.Popen(leashed(self._command))
         while True:
             with contextlib.suppress(httpx.HTTPError):
                 if httpx.get(f"http://127.0.0.1:{self.port}/healthz").is_success:
