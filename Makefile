@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+VLLM   := .venv-vllm
 HOME_  := $(CURDIR)/.sluice
 READY  := $(VENV)/.ready
 
@@ -9,7 +10,7 @@ export OMP_WAIT_POLICY ?= passive
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup assets demo test lint types docs bench preferences chaos rollouts compose-up compose-down test-containers clean
+.PHONY: help setup assets demo test lint types docs bench preferences chaos rollouts vllm test-vllm soak compose-up compose-down test-containers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,8 +57,25 @@ bench: setup ## print the benchmark ratios (benchmarks/RESULTS.md says how to re
 preferences: assets ## DPO and KTO on SmolLM2: what changes on rows held out
 	$(BIN)/python benchmarks/preference.py --home $(HOME_)
 
-chaos: setup ## the long failure tests, with their seeds
-	$(BIN)/python -m pytest tests/chaos --long
+chaos: setup ## the long failure tests, with their seeds (SEED=N repeats one)
+	$(BIN)/python -m pytest tests/chaos --long -s $(if $(SEED),--seed $(SEED))
+
+vllm: $(VLLM)/.ready ## create .venv-vllm, where SLUICE_SERVING_BACKEND=vllm finds vLLM for CPUs
+
+$(VLLM)/.ready: deploy/vllm.txt
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/pip install --disable-pip-version-check -q -r deploy/vllm.txt
+	@# text needs none of these, and a build that does not match torch's stops transformers
+	$(VLLM)/bin/pip uninstall -q -y torchvision torchaudio torchcodec
+	@touch $@
+
+test-vllm: setup vllm ## the engine's behaviour tests on a real vLLM (set MODEL to use another checkpoint)
+	SLUICE_TEST_VLLM=$(CURDIR)/$(VLLM)/bin/python \
+	SLUICE_TEST_VLLM_MODEL=$(or $(MODEL),$(HOME_)/models/smollm2-135m-instruct) \
+	$(BIN)/python -m pytest tests/serving/test_engine.py tests/serving/test_vllm.py -k vllm --timeout 1200
+
+soak: setup ## half an hour of serving 500 adapters with loads, unloads, cancels and kills (MINUTES=30)
+	$(BIN)/python -m tests.serving.soak --minutes $(or $(MINUTES),30)
 
 rollouts: setup ## roll out 20 injected regressions and 50 healthy candidates on real requests
 	$(BIN)/python benchmarks/rollouts.py

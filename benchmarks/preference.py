@@ -69,7 +69,7 @@ async def carry_out(name: str, home: Path, folder: Path) -> tuple[AdapterTrained
         RunAccepted(job=job, job_digest=digest_of(name.encode())),
         advised().model_copy(update={"choice": choice}),
     ]
-    desk = Desk(store, PiiDetector())
+    desk = Desk(store, PiiDetector(), folder / "curation")
     curated = await asyncio.to_thread(desk.curate, fold(REF, recorded_log(REF, events)))
     if not isinstance(curated, DatasetCurated):
         raise SystemExit(f"{name}: curation ended with {curated}")

@@ -301,7 +301,7 @@ async def world(folder: Path) -> AsyncIterator[World]:
     server = EmbeddedNats(folder / "nats", port=free_port())
     await server.start()
     connection = await nats.connect(server.url)
-    jetstream = connection.jetstream()
+    jetstream = connection.jetstream(timeout=30)
     await provision(jetstream)
     artifacts = ArtifactStore((folder / "artifacts").as_uri())
     keys = folder / "keys" / "registry"

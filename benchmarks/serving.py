@@ -8,14 +8,19 @@ ranks 8 to 64. Ours runs through the whole engine (scheduler, sampling, streams)
 is `generate(adapter_names=...)`. Figures are generated tokens per second, prompts included, medians
 of `--repeats` rounds in which every contender takes its turn; ratios are of those medians. More
 adapters than `--batch` come as more requests, `--batch` of them at a time; PEFT is measured up to
-`--batch` adapters. `of limit` divides by t_base / (t_base + D · bytes / bandwidth): what is left of
-the base's rate when the D adapters of a batch are read once a step at the bandwidth of this run.
+`--batch` adapters. With `--vllm PYTHON` (an environment that has vLLM, as `make vllm` makes it) its
+server takes part: the same prompts as token ids over a Unix socket, one whole answer a request, its
+prefix cache off like ours, both cores its own. `of limit` divides by t_base / (t_base + D · bytes /
+bandwidth): what is left of the base's rate when the D adapters of a batch are read once a step at
+the bandwidth of this run.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
+import os
 import random
 import statistics
 import sys
@@ -32,6 +37,8 @@ import torch
 
 from services.serving.engine.llama_engine import EngineConfig, LlamaEngine
 from services.serving.engine.port import GenerationRequest, Sampling
+from services.serving.engine.vllm.flags import VllmFlags
+from services.serving.engine.vllm.server import BASE, VllmServer
 
 RANKS = (8, 16, 32, 64)
 
@@ -123,6 +130,50 @@ def one_by_one(model: Any, names: Sequence[str], load: Load) -> None:
         theirs(model, Load(load.prompts[number :: len(names)], load.tokens))
 
 
+class Vllm:
+    """vLLM's server with the same adapters, asked over HTTP."""
+
+    def __init__(
+        self, python: Path, model: Path, root: Path, names: Sequence[str], *, dtype: str, batch: int
+    ) -> None:
+        os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")
+        flags = VllmFlags(
+            max_loras=max(len(names), 1),
+            max_cpu_loras=max(len(names), 1),
+            max_lora_rank=max(RANKS),
+            max_model_len=2048,
+            gpu_memory_utilization=0.3,
+        )
+        more = ["--no-enable-prefix-caching", "--max-num-batched-tokens", "4096"]
+        self.server = VllmServer(python, model, flags, dtype=dtype, slots=batch, more=more)
+        self.server.wait(timeout_s=900)
+        with self.server.client() as http:
+            for name in names:
+                asked = {"lora_name": name, "lora_path": str((root / name).resolve())}
+                http.post("/v1/load_lora_adapter", json=asked).raise_for_status()
+
+    async def run(self, models: Sequence[str], load: Load) -> None:
+        """Row i is answered by model i, in turn."""
+        async with self.server.async_client() as http:
+
+            async def one(index: int) -> None:
+                answer = await http.post(
+                    "/v1/completions",
+                    json={
+                        "model": models[index % len(models)],
+                        "prompt": load.prompts[index].tolist(),
+                        "max_tokens": load.tokens,
+                        "temperature": 0,
+                        "ignore_eos": True,
+                    },
+                )
+                answer.raise_for_status()
+                said = answer.json()["usage"]["completion_tokens"]
+                assert said == load.tokens, f"vLLM generated {said} tokens"
+
+            await asyncio.gather(*(one(index) for index in range(len(load.prompts))))
+
+
 def bandwidth() -> float:
     """Bytes per second at which all threads read memory: the best of five sums of 512 MiB."""
     values = torch.ones(128 << 20)
@@ -160,6 +211,7 @@ def main() -> None:
     parser.add_argument("--prompt", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--vllm", type=Path, metavar="PYTHON", help="of an environment with vLLM")
     chosen = parser.parse_args()
     folder = chosen.model or only_model(chosen.home)
     if folder is None:
@@ -229,10 +281,21 @@ def table(chosen: argparse.Namespace, folder: Path, load: Load, root: Path) -> N
         contenders[f"PEFT one by one, {len(alone)} adapters"] = run_theirs(
             lambda: one_by_one(model, alone, load)
         )
+    vllm = None
+    if chosen.vllm is not None:
+        shown = names[: max(peers, default=0)]
+        vllm = Vllm(chosen.vllm, folder, root, shown, dtype=chosen.dtype, batch=chosen.batch)
+        vllm_models = {"vLLM, base": [BASE]} | {f"vLLM, {n} adapters": names[:n] for n in peers}
+        for name, models in vllm_models.items():
+            run = functools.partial(vllm.run, models, load)
+            contenders[name] = run_theirs(lambda run=run: asyncio.run(run()))
+            contenders[name]()  # its first batch of a kind compiles
     try:
         found = measured(contenders, chosen.repeats)
     finally:
         engine.close()
+        if vllm is not None:
+            vllm.server.close()
     print(f"{chosen.dtype}, {chosen.modules}, batch {chosen.batch}, kernels: {engine.info.details}")
     speed, base = bandwidth(), found["ours, base"]
     print(
@@ -252,6 +315,11 @@ def table(chosen: argparse.Namespace, folder: Path, load: Load, root: Path) -> N
     for n in peers:
         times = found[f"ours, {n} adapters"] / found[f"PEFT mixed batch, {n} adapters"]
         print(f"{n} mixed against PEFT mixed      {times:8.2f} times")
+    if vllm is not None:
+        print(f"base against vLLM                {base / found['vLLM, base']:8.2f} times")
+        for n in peers:
+            times = found[f"ours, {n} adapters"] / found[f"vLLM, {n} adapters"]
+            print(f"{n} mixed against vLLM mixed      {times:8.2f} times")
 
 
 if __name__ == "__main__":

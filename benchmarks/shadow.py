@@ -31,6 +31,7 @@ from services.serving.directory import Route, Target
 from services.serving.engine.llama_engine import EngineConfig, LlamaEngine
 from services.serving.engine.port import GenerationRequest, Sampling
 from services.serving.execution import Ask, Execution
+from services.serving.residency import Residency
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 GOAL = 1.05
@@ -103,10 +104,10 @@ def adapter_of(model: Path, root: Path) -> Path:
 
 
 async def main(options: argparse.Namespace, model: Path, root: Path) -> None:
-    engine = LlamaEngine(model, EngineConfig(threads=options.threads, prefix_cache_bytes=0))
+    engine = LlamaEngine(model, EngineConfig(threads=options.threads, share_prefixes=False))
     folder = adapter_of(model, root)
     sink = Kept()
-    execution = Execution(engine, lambda _: folder, sink)
+    execution = Execution(engine, Residency(engine, lambda _: folder), sink)
     target, shadow = Target(model="base"), Target(model="shadow", adapter="sha256:" + "0" * 64)
     routes = {
         "off": Route(deployment="bench", arm="stable", target=target),

@@ -1,7 +1,7 @@
 """LoRA by our trainer and by plain TRL: tokens per second, loss and peak memory, in one run.
 
 `python benchmarks/training.py [MODEL]` (`--home .sluice` takes the first model under it). Both
-train the same rows (prompts of 20 to 300 tokens, answers of 10 to 60), from the same base, with the
+train the same rows (prompts of 20 to 300 words, answers of 10 to 60), from the same base, with the
 same LoRA, learning rate, schedule, batch and number of steps, one epoch. *Plain* is `SFTTrainer`
 as its documentation begins with it: a dataset of `prompt` and `completion`, and every setting that
 was not just named at TRL's default. Each side is a process of its own, and they take turns.
@@ -43,6 +43,7 @@ def main() -> int:
     parser.add_argument("--home", type=Path, default=Path(".sluice"))
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--words", type=int, default=300, help="of the longest prompt")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
@@ -52,7 +53,7 @@ def main() -> int:
         print(f"training: no model under {given.home}; `make assets` fetches one")
         return 0
     if given.side:
-        _child(given.side, model, given.batch, given.steps, given.threads)
+        _child(given.side, model, given)
         return 0
     found: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
     for _ in range(given.rounds):
@@ -83,7 +84,7 @@ def _medians(rounds: list[dict[str, float]]) -> dict[str, float]:
 def _measure(side: str, model: Path, given: argparse.Namespace) -> dict[str, float]:
     command = [sys.executable, __file__, str(model), "--side", side]
     command += ["--batch", str(given.batch), "--steps", str(given.steps)]
-    command += ["--threads", str(given.threads)]
+    command += ["--threads", str(given.threads), "--words", str(given.words)]
     environment = os.environ | {"OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -92,33 +93,36 @@ def _measure(side: str, model: Path, given: argparse.Namespace) -> dict[str, flo
     return result
 
 
-def _rows(count: int, seed: int) -> list[dict[str, Any]]:
+def _rows(count: int, seed: int, most_words: int) -> list[dict[str, Any]]:
     """Requests of very different lengths, and answers that repeat part of them."""
     draw = random.Random(seed)
     rows = []
     for i in range(count):
-        words = [draw.choice(WORDS) for _ in range(draw.randint(20, 300))]
+        words = [draw.choice(WORDS) for _ in range(draw.randint(20, most_words))]
         answer = " ".join(words[: draw.randint(10, min(60, len(words)))])
         messages = [{"role": "user", "content": "Repeat the beginning: " + " ".join(words)}]
         rows.append({"id": f"b{seed}-{i}", "messages": messages, "target": answer})
     return rows
 
 
-def _child(side: str, model: Path, batch: int, steps: int, threads: int) -> None:
+def _child(side: str, model: Path, given: argparse.Namespace) -> None:
     import torch
 
     from services.training.adapters.channel import peak_memory_bytes
     from services.training.adapters.tokens import encode, read_rows
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(given.threads)
     out = os.fdopen(os.dup(1), "w")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files = {"train": folder / "train.jsonl", "held": folder / "held.jsonl"}
         for seed, (kind, file) in enumerate(files.items()):
-            rows = _rows(batch * steps if kind == "train" else 16, seed)
+            count = given.batch * given.steps if kind == "train" else 16
+            rows = _rows(count, seed, given.words)
             file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        trainer, tokenizer = {"ours": _ours, "plain": _plain}[side](model, files, batch, steps)
+        trainer, tokenizer = {"ours": _ours, "plain": _plain}[side](
+            model, files, given.batch, given.steps
+        )
         clock = _Clock()
         trainer.add_callback(clock.callback())
         trainer.train()

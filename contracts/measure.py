@@ -41,5 +41,7 @@ class Comparison(Frozen):
     interval: Interval
     n: int = Field(ge=0)
     p_value: float | None = None
+    adjusted_p: float | None = None
+    """Of a slice: p after Holm's correction for all slices of the verdict."""
     detectable: float | None = None
     """The smallest true difference this sample finds with 80 % power at its level."""

@@ -8,7 +8,8 @@ from pydantic import Field, JsonValue
 
 from contracts.base import Digest, Event, Frozen, Service
 from contracts.distillation import DistillationParameters
-from contracts.job import Hyperparameters, LoraParameters, Parameters, PreferenceParameters
+from contracts.job import Hyperparameters, LoraParameters, Parameters
+from contracts.preference import PreferenceParameters
 
 StopReason = Literal[
     "out_of_memory",

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import (
@@ -70,7 +71,7 @@ def span(
     attributes: Mapping[str, str | int | float] | None = None,
 ) -> Iterator[Span]:
     """A span, the child of `traceparent` where one is given. An exception marks it failed."""
-    parent = _PROPAGATOR.extract({"traceparent": traceparent}) if traceparent else None
+    parent = parent_of(traceparent) if traceparent else None
     with trace.get_tracer(_TRACER).start_as_current_span(
         name,
         context=parent,
@@ -84,6 +85,11 @@ def span(
         except Exception as error:
             current.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
             raise
+
+
+def parent_of(traceparent: str) -> Context:
+    """The context whose span is the one `traceparent` names."""
+    return _PROPAGATOR.extract({"traceparent": traceparent})
 
 
 def current_traceparent() -> str | None:

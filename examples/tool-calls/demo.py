@@ -28,7 +28,9 @@ def sluice(home: Path, *words: str, **options: object) -> subprocess.CompletedPr
 
 
 def environment(home: Path) -> dict[str, str]:
-    return {**os.environ, "SLUICE_HOME": str(home), "SLUICE_TENANT": TENANT}
+    own = {"SLUICE_HOME": str(home), "SLUICE_TENANT": TENANT}
+    # The demo's traffic never lets the engine rest, and its shadow stage should not take an hour.
+    return {**os.environ, **own, "SLUICE_SERVING_SHADOW_SHARE": "0.5"}
 
 
 def start(home: Path) -> subprocess.Popen[str]:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Generic, TypeVar
 
 import nats.errors
 from pydantic import ValidationError
@@ -21,46 +22,44 @@ from shared.messaging.tail import Stored
 LOOK_EVERY_S = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
-    """An alert and when it was published."""
-
-    at: datetime
-    alert: Alert
-
-    def text(self) -> str:
-        alert = self.alert
-        clock = self.at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-        what = f"{alert.metric} of {alert.kind}" if alert.kind else alert.metric
-        head = (
-            f"{clock} {alert.severity.upper()} {alert.state}: {alert.tenant}/{alert.deployment} "
-            f"{what} {alert.value:.4g} (threshold {alert.threshold:.4g}, {alert.window}, "
-            f"n={alert.n}, {alert.model})"
-        )
-        evidence = f"\n  evidence: {', '.join(alert.evidence[:5])}" if alert.evidence else ""
-        return f"{head}{evidence}\n  remediation: {alert.remediation}"
+Said = TypeVar("Said", Alert, Remedy)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """A remedy and when it was published."""
+class Published(Generic[Said]):
+    """An alert or a remedy, and when it was published."""
 
     at: datetime
-    remedy: Remedy
+    said: Said
 
     def text(self) -> str:
-        remedy = self.remedy
         clock = self.at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-        whose = "done by the platform" if remedy.by == "platform" else "for whoever does it"
-        return (
-            f"{clock} {remedy.state}: {remedy.remedy} of {remedy.tenant}/{remedy.deployment} "
-            f"({remedy.model}, {remedy.metric}; {whose})\n  {remedy.advice}"
-        )
+        said: Alert | Remedy = self.said
+        return f"{clock} {_alert(said) if isinstance(said, Alert) else _remedy(said)}"
+
+
+def _alert(alert: Alert) -> str:
+    what = f"{alert.metric} of {alert.kind}" if alert.kind else alert.metric
+    head = (
+        f"{alert.severity.upper()} {alert.state}: {alert.tenant}/{alert.deployment} "
+        f"{what} {alert.value:.4g} (threshold {alert.threshold:.4g}, {alert.window}, "
+        f"n={alert.n}, {alert.model})"
+    )
+    evidence = f"\n  evidence: {', '.join(alert.evidence[:5])}" if alert.evidence else ""
+    return f"{head}{evidence}\n  remediation: {alert.remediation}"
+
+
+def _remedy(remedy: Remedy) -> str:
+    whose = "done by the platform" if remedy.by == "platform" else "for whoever does it"
+    return (
+        f"{remedy.state}: {remedy.remedy} of {remedy.tenant}/{remedy.deployment} "
+        f"({remedy.model}, {remedy.metric}; {whose})\n  {remedy.advice}"
+    )
 
 
 async def follow_alerts(
     opened: Session, tenant: str, deployment: str, *, follow: bool
-) -> AsyncIterator[Published]:
+) -> AsyncIterator[Published[Alert]]:
     """Alerts in order; with `follow`, without end. `*` matches every tenant or deployment."""
     subject = subjects.alert(tenant, deployment, "*")
     async for message in _follow(opened, "ALERTS", subject, follow=follow):
@@ -70,12 +69,12 @@ async def follow_alerts(
 
 async def follow_remedies(
     opened: Session, tenant: str, deployment: str, *, follow: bool
-) -> AsyncIterator[Wanted]:
+) -> AsyncIterator[Published[Remedy]]:
     """Remedies, as `follow_alerts`."""
     subject = subjects.remedy(tenant, deployment, "*")
     async for message in _follow(opened, "REMEDIES", subject, follow=follow):
         with suppress(ValidationError):
-            yield Wanted(message.at, Remedy.model_validate_json(message.data))
+            yield Published(message.at, Remedy.model_validate_json(message.data))
 
 
 async def _follow(

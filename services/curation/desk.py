@@ -24,6 +24,7 @@ from services.curation.contrast import contrast_sources
 from services.curation.pipeline import Advance, Halted, curate, synthetic_source
 from services.curation.reading import SourceFile
 from services.curation.redaction import Detector
+from services.curation.workbench import forget
 from shared.artifacts import ArtifactStore, Pinned
 from shared.similarity.adapters.minilm import MiniLm
 from shared.similarity.meaning import Embedder
@@ -59,6 +60,7 @@ class Desk:
         job = run.job
         if job is None:
             raise ValueError(f"run {run.ref} has no job")
+        forget(self._work)
         folder = self._folder(run)
         sources = [self._source(job, index, folder) for index in range(len(job.data))]
         sources += contrast_sources(job.curation.contrast_pairs)

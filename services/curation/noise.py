@@ -68,6 +68,10 @@ class Answers:
 
     def vote(self) -> None:
         """Let the first rows vote on each other, once all are noted."""
+        query = "SELECT count(*), count(DISTINCT answer) FROM answers WHERE number <= ?"
+        count, labels = self._db.execute(query, (_MOST_ROWS,)).fetchone()
+        if labels > _most_labels(count):
+            return  # answers are no labels: no text needs to be read
         listed = self._db.execute("SELECT number, row FROM voters ORDER BY number").fetchall()
         rows = [Row.model_validate_json(row) for _, row in listed]
         self._db.execute("DELETE FROM outvoted")
@@ -120,7 +124,7 @@ def noise(policy: Literal["report", "drop"], answers: Answers) -> Stage:
 def outvoted(rows: Sequence[Row]) -> dict[int, str]:
     """Index of each comparable row whose nearest requests agree on another label → that label."""
     labels = [_answer(row) for row in rows]
-    if not rows or len(set(labels)) > min(FEW_LABELS, len(rows) // 5):
+    if not rows or len(set(labels)) > _most_labels(len(rows)):
         return {}
     sets = [_hashed_shingles(request_text(row)) for row in rows]
     sizes = np.array([len(grams) for grams in sets])
@@ -140,6 +144,11 @@ def outvoted(rows: Sequence[Row]) -> dict[int, str]:
         if len(best) == NEIGHBOURS and len(votes) == 1 and labels[i] not in votes:
             found[i] = min(votes)
     return found
+
+
+def _most_labels(rows: int) -> int:
+    """More answers than this among so many rows are no labels."""
+    return min(FEW_LABELS, rows // 5)
 
 
 def _hashed_shingles(text: str) -> np.ndarray:

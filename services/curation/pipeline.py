@@ -33,6 +33,7 @@ from services.curation.licences import PROPRIETARY, licence_problem, source_prob
 from services.curation.meaning import paraphrase_sweep, semantic_duplicates
 from services.curation.names import names
 from services.curation.noise import Answers, noise
+from services.curation.openings import openings
 from services.curation.private import WithPrivateTerms
 from services.curation.raters import recalibration, settle
 from services.curation.reading import NAMED, SourceFile, first_of, read_rows, summarised
@@ -261,6 +262,7 @@ def _stages(
         contamination_sweep(held),
         *_by_meaning(given.embedder, policy.paraphrase_threshold, partial(paraphrase_sweep, held)),
         redaction(detector, audit),
+        openings(),
         exact_duplicates(Firsts(db, "contents")),
         tool_schemas(policy.noisy_rows),
         refusal_stage(policy, refused),

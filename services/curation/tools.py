@@ -27,6 +27,8 @@ from shared.scoring.tool_call import broken_schema
 
 _NAME = re.compile(r"[A-Za-z_][\w.-]{0,127}")
 _LIMITS = Limits(wall_s=4.0, cpu_s=2)
+_REMEMBERED = 4096
+"""Verdicts kept: a corpus may bring a tool of its own with every row."""
 _PROBE = """
 import json, re, sys
 for pattern in json.load(sys.stdin):
@@ -72,6 +74,8 @@ def _unsound(row: Row, verdicts: dict[str, str]) -> str:
     for tool in row.tools:
         key = json.dumps(tool, sort_keys=True)
         if key not in verdicts:
+            if len(verdicts) == _REMEMBERED:
+                verdicts.clear()
             verdicts[key] = unsound(tool)
         if verdicts[key]:
             return verdicts[key]

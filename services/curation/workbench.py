@@ -16,6 +16,7 @@ import hashlib
 import json
 import shutil
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,7 +31,7 @@ from services.curation.refusals import RefusalLog
 from services.curation.rows import Stage, Tally, TracedRow, through
 from shared.errors import TransientError
 
-_CACHE_KIB = 16 << 10
+CACHE_KIB = 16 << 10
 _TABLES = """
 CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE shards (leg TEXT, shard INTEGER, rows INTEGER, digest TEXT, PRIMARY KEY (leg, shard));
@@ -84,17 +85,13 @@ class Workbench:
         self._db = None
         self._lock.close()
 
-    def remove(self) -> None:
-        """Delete the folder: its outcome is kept elsewhere."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
     def _opened(self) -> sqlite3.Connection:
         db = sqlite3.connect(
             self.folder / "ledger.sqlite", isolation_level=None, check_same_thread=False
         )
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
-        db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'about'").fetchone():
             db.executescript(f"BEGIN; {_TABLES} COMMIT;")
             db.execute("INSERT INTO about VALUES ('key', ?)", (self._key,))
@@ -248,6 +245,22 @@ class Workbench:
             note = {"stage": stage, "reason": reason, "detail": detail}
             found.setdefault(number, []).append(note)
         return found
+
+
+def forget(work: Path, older_than_s: float = 7 * 86_400.0) -> None:
+    """Remove the folders under `work` that nobody holds and nobody has opened for so long.
+
+    They are of curations that were killed and never asked for again.
+    """
+    for lock in work.glob("*/lock"):
+        if time.time() - lock.stat().st_mtime < older_than_s:
+            continue
+        with lock.open("r") as held:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                continue
+            shutil.rmtree(lock.parent, ignore_errors=True)
 
 
 def _counters(tally: Tally) -> dict[str, Counter[str]]:

@@ -23,10 +23,11 @@ import httpx
 from contracts.data import Canary, Row, parse_row
 from contracts.job import Behaviour, GatePolicy, GeneralSuite
 from contracts.training import Recipe
+from services.evaluation.adapters.garak import find_garak, run_garak
 from services.evaluation.adapters.harness import run_harness
 from services.evaluation.adapters.likelihood import log_likelihoods
 from services.evaluation.compatibility import compatibility_of
-from services.evaluation.gates import g1, g2, g3, g4, g5
+from services.evaluation.gates import g1, g2, g3, g4, g5, g6
 from services.evaluation.gates.judgement import Judgement
 from services.evaluation.inquiry import Who, other_words_of, privacy_of, safety_of
 from services.evaluation.report import junit, markdown
@@ -38,6 +39,7 @@ from shared.scoring import resolve
 
 GATES = ("G1", "G2", "G3", "G4", "G5", "G6", "G7", "G12")
 EXIT = {"passed": 0, "failed": 3, "inconclusive": 4}
+_BOTH: tuple[Who, Who] = ("base", "candidate")
 _OWN_SUITE = ("G2", "G5", "G6")
 """Gates that can do without `--suite`."""
 
@@ -84,6 +86,8 @@ class Alone:
     policy: GatePolicy = field(default_factory=GatePolicy)
     limit: int | None = None
     """Items of G5's own suite; None is all."""
+    garak: str | None = None
+    """Probes of garak that G6 runs as well."""
 
     async def ask(self, who: Who, rows: Sequence[Row], max_tokens: int) -> Sequence[Answer]:
         return await self.asker.ask_all(
@@ -100,10 +104,7 @@ class Alone:
         if gate == "G5":
             return await self._g5(rows)
         if gate == "G6":
-            suite = None if rows is None else safety.read(rows)
-            return await safety_of(
-                self.ask, maximum_loss=policy.maximum_safety_loss, level=level, items=suite
-            )
+            return await self._g6(rows)
         rows = rows or ()
         if gate == "G7":
             return await privacy_of(
@@ -155,7 +156,7 @@ class Alone:
     async def _g5(self, rows: Sequence[Row] | None) -> Judgement:
         """By `rows` and the scorer, or by the suite that we ship."""
         items: dict[Who, Sequence[g5.BenchmarkItem]] = {}
-        for who in ("base", "candidate"):
+        for who in _BOTH:
             if rows is None:
                 items[who] = await self._benchmark(who)
             else:
@@ -169,6 +170,28 @@ class Alone:
             maximum_decay=policy.maximum_decay,
             level=policy.level,
         )
+
+    async def _g6(self, rows: Sequence[Row] | None) -> Judgement:
+        """By our suite or by `rows`, and by garak's probes where they are asked for."""
+        loss, level = self.policy.maximum_safety_loss, self.policy.level
+        if self.garak is not None:
+            find_garak()  # before minutes of asking
+        suite = None if rows is None else safety.read(rows)
+        judged = await safety_of(self.ask, maximum_loss=loss, level=level, items=suite)
+        if self.garak is None:
+            return judged
+        base, candidate = [await self._probes(who, self.garak) for who in _BOTH]
+        return g6.with_probes(judged, base, candidate, maximum_loss=loss, level=level)
+
+    async def _probes(self, who: Who, spec: str) -> Sequence[g6.Probed]:
+        with tempfile.TemporaryDirectory() as work:
+            return await run_garak(
+                url=self.subject.url,
+                key=self.subject.key,
+                model=self.subject.name(who),
+                spec=spec,
+                work=Path(work),
+            )
 
     async def _benchmark(self, who: Who) -> Sequence[g5.BenchmarkItem]:
         _, checkpoint = self.subject.folders("G5")
@@ -232,7 +255,13 @@ async def run(options: argparse.Namespace) -> Judgement:
         max_tokens=options.max_tokens,
     )
     async with Asker(subject.url, subject.key) as asker:
-        alone = Alone(subject=subject, asker=asker, behaviour=behaviour, limit=options.limit)
+        alone = Alone(
+            subject=subject,
+            asker=asker,
+            behaviour=behaviour,
+            limit=options.limit,
+            garak=options.garak,
+        )
         return await alone.judge(
             options.gate, rows, [Canary.model_validate_json(line) for line in canaries]
         )
@@ -250,6 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--scorer", default="exact_match")
     parser.add_argument("--max-tokens", type=int, default=128)
     parser.add_argument("--limit", type=int)
+    parser.add_argument("--garak")
     options = parser.parse_args(arguments)
     if options.gate not in _OWN_SUITE and options.suite is None:
         parser.error(f"{options.gate} needs --suite")

@@ -6,7 +6,9 @@ policy does not accept ends the run, and the step of a gate still under way is c
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from contracts.evaluation import GateJudged
 from contracts.job import GateId
@@ -28,7 +30,27 @@ def register(steps: Steps, bench: Bench) -> None:
         "G12": bench.g12,
     }
     for gate, judge in gates.items():
-        steps.on(gate.lower(), done=_settled(gate))(judge)
+        steps.on(gate.lower(), done=_settled(gate))(_while_it_matters(judge))
+
+
+def _while_it_matters(
+    judge: Callable[[Step], Awaitable[GateJudged]],
+) -> Callable[[Step], Awaitable[GateJudged | None]]:
+    """The gate's verdict; None, and its questions are called back, once the run has ended."""
+
+    async def gate(step: Step) -> GateJudged | None:
+        work = asyncio.ensure_future(judge(step))
+        over = asyncio.ensure_future(step.cancelled.wait())
+        try:
+            await asyncio.wait({work, over}, return_when=asyncio.FIRST_COMPLETED)
+            return await work if work.done() else None
+        finally:
+            over.cancel()
+            work.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await work
+
+    return gate
 
 
 def _settled(gate: GateId) -> Callable[[Run, object], bool]:

@@ -11,12 +11,14 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from contracts.telemetry import Arm, Feedback, Outcome
+from services.serving import tracing
 from services.serving.boundary import Judgement, task_success
 from services.serving.directory import Constraint, Route, Target
 from services.serving.engine.port import (
+    AdapterNotLoaded,
     Engine,
     Finished,
     Generation,
@@ -29,6 +31,7 @@ from services.serving.residency import Residency
 
 _MIRROR_PRIORITY = 10
 _MIRRORS_AT_ONCE = 64
+_LOADS_TRIED = 5
 
 
 class OutcomeSink(Protocol):
@@ -50,6 +53,9 @@ class Ask:
     """Gives the schema of a call of the request's tools; None where it has none, or forbids it."""
     attempt: int = 1
     """Which try of the caller's this is."""
+    operation: Literal["chat", "text_completion"] = "chat"
+    traceparent: str | None = None
+    """The W3C trace context the caller sent."""
 
 
 def constrained(ask: Ask, constraint: Constraint | None) -> GenerationRequest:
@@ -88,14 +94,24 @@ class Execution:
     async def _begin(self, ask: Ask, deployment: str, arm: Arm, target: Target) -> Answer:
         answer = Answer(ask, deployment, arm, target.model, self._sink)
         try:
-            adapter = await self.residency.digest(target)
-            asked = replace(constrained(ask, target.constraint), adapter=adapter, tenant=ask.tenant)
-            answer.attach(await self._engine.submit(asked))
+            wanted = replace(constrained(ask, target.constraint), tenant=ask.tenant)
+            answer.attach(await self._submit(wanted, target))
             await answer.first()
         except Exception as error:
             await answer.conclude(error=error)
             raise
         return answer
+
+    async def _submit(self, wanted: GenerationRequest, target: Target) -> Generation:
+        """On the target's adapter, loaded again if others' loads pushed it out in between."""
+        for tries_left in reversed(range(_LOADS_TRIED)):
+            adapter = await self.residency.digest(target)
+            try:
+                return await self._engine.submit(replace(wanted, adapter=adapter))
+            except AdapterNotLoaded:
+                if not tries_left:
+                    raise
+        raise AssertionError("the loop returns or raises")
 
     def _mirror(self, ask: Ask, route: Route, target: Target) -> None:
         if len(self._mirrors) >= _MIRRORS_AT_ONCE:
@@ -180,33 +196,37 @@ class Answer:
         reason = done.reason if done else None
         name = type(error).__name__ if error else None
         aside = done.waited_s if done and self._arm == "shadow" else 0.0
-        await self._sink.emit(
-            Outcome(
-                request_id=self._ask.id,
-                tenant=self._ask.tenant,
-                deployment=self._deployment,
-                arm=self._arm,
-                model=self.model,
-                at=time.time(),
-                latency_ms=(time.monotonic() - self._started - aside) * 1e3,
-                time_to_first_token_ms=(
-                    max(0.0, first - self._started - aside) * 1e3 if first else None
-                ),
-                prompt_tokens=len(self._ask.generation.prompt),
-                completion_tokens=done.completion_tokens if done else 0,
-                finish_reason=reason,
-                error=name,
-                schema_valid=found.schema_valid,
-                task_success=task_success(
-                    error=name, finish_reason=reason, valid=found.schema_valid
-                ),
-                attempt=self._ask.attempt,
-                tool_call_valid=found.tool_call_valid,
-                grounding=found.grounding,
-                citations_supported=found.citations_supported,
-                refused=found.refused,
-                answer_logprob=done.answer_logprob if done else None,
-            )
+        outcome = Outcome(
+            request_id=self._ask.id,
+            tenant=self._ask.tenant,
+            deployment=self._deployment,
+            arm=self._arm,
+            model=self.model,
+            at=time.time(),
+            latency_ms=(time.monotonic() - self._started - aside) * 1e3,
+            time_to_first_token_ms=(
+                max(0.0, first - self._started - aside) * 1e3 if first else None
+            ),
+            prompt_tokens=len(self._ask.generation.prompt),
+            completion_tokens=done.completion_tokens if done else 0,
+            finish_reason=reason,
+            error=name,
+            schema_valid=found.schema_valid,
+            task_success=task_success(error=name, finish_reason=reason, valid=found.schema_valid),
+            attempt=self._ask.attempt,
+            tool_call_valid=found.tool_call_valid,
+            grounding=found.grounding,
+            citations_supported=found.citations_supported,
+            refused=found.refused,
+            answer_logprob=done.answer_logprob if done else None,
         )
+        tracing.record(
+            outcome,
+            self._ask.generation,
+            operation=self._ask.operation,
+            traceparent=self._ask.traceparent,
+            cached_tokens=done.cached_tokens if done else 0,
+        )
+        await self._sink.emit(outcome)
         if error is None and self.afterwards is not None:
             self.afterwards()

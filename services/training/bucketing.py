@@ -33,6 +33,21 @@ def bucketed_order(lengths: Sequence[int], batch_size: int, *, seed: int, epoch:
     return [index for batch in full + short for index in batch]
 
 
+def parts(lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
+    """A batch's rows in parts that hold at most `most_tokens` each, padding included.
+
+    Longest first, so that each part is padded to less than the one before. A row longer than
+    `most_tokens` is a part of its own.
+    """
+    found: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if found and (len(found[-1]) + 1) * lengths[found[-1][0]] <= most_tokens:
+            found[-1].append(index)
+        else:
+            found.append([index])
+    return found
+
+
 def padded_share(lengths: Sequence[int], order: Sequence[int], batch_size: int) -> float:
     """The share of a pass's tokens that is padding."""
     padded = sum(

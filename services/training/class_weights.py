@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from contracts.job import PreferenceParameters
+from contracts.preference import PreferenceParameters
 
 LOWEST, HIGHEST = 1.0, 4 / 3
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from contracts.job import PpoParameters
+from contracts.preference import PpoParameters
 from services.training.health import RunStopped
 
 WINDOW = 3

@@ -19,6 +19,8 @@ class Scored:
     """Items of one cluster are not independent (`Row.cluster`)."""
     answer: Answer
     score: Score
+    slice: str = ""
+    """The part of the suite it belongs to (`meta.slice` of the row); empty for none."""
 
     @property
     def value(self) -> float:
@@ -35,6 +37,12 @@ def score_answers(
 ) -> tuple[Scored, ...]:
     """Each row's answer, scored."""
     return tuple(
-        Scored(item=row.id, cluster=row.cluster, answer=answer, score=scorer(row, answer.text))
+        Scored(
+            item=row.id,
+            cluster=row.cluster,
+            answer=answer,
+            score=scorer(row, answer.text),
+            slice=str(row.meta.get("slice", "")),
+        )
         for row, answer in zip(rows, answers, strict=True)
     )

@@ -18,85 +18,54 @@ SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 
 def build_tiny_llama(folder: Path, *, seed: int = 0) -> Path:
     """Write a checkpoint (about 0.1 M parameters, vocabulary about 400) to `folder`; returns it."""
-    import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    tokenizer: Any = _tokenizer()
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model: Any = LlamaForCausalLM(  # type: ignore[no-untyped-call]
-            LlamaConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=48,
-                intermediate_size=96,
-                num_hidden_layers=3,
-                num_attention_heads=6,
-                num_key_value_heads=2,
-                head_dim=8,
-                max_position_embeddings=512,
-                initializer_range=0.2,
-                tie_word_embeddings=True,
-                bos_token_id=tokenizer.convert_tokens_to_ids("<|im_start|>"),
-                eos_token_id=tokenizer.convert_tokens_to_ids("<|im_end|>"),
-                # not the end of a turn: the padding row of the embedding, and so of the tied
-                # head, is zero
-                pad_token_id=tokenizer.convert_tokens_to_ids("<|endoftext|>"),
-            )
-        )
-    return _saved(model, tokenizer, folder)
+    wide = {"head_dim": 8, "tie_word_embeddings": True}
+    return _build(LlamaForCausalLM, LlamaConfig, folder, seed, **_LLAMA_LIKE, **wide)
 
 
 def build_tiny_gpt2(folder: Path, *, seed: int = 0) -> Path:
     """A GPT-2: learned positions, Conv1D layers with biases, no Llama. Returns `folder`."""
-    import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    tokenizer: Any = _tokenizer()
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model: Any = GPT2LMHeadModel(  # type: ignore[no-untyped-call]
-            GPT2Config(
-                vocab_size=len(tokenizer),
-                n_embd=48,
-                n_layer=3,
-                n_head=4,
-                n_positions=512,
-                initializer_range=0.2,
-                bos_token_id=tokenizer.convert_tokens_to_ids("<|im_start|>"),
-                eos_token_id=tokenizer.convert_tokens_to_ids("<|im_end|>"),
-                pad_token_id=tokenizer.convert_tokens_to_ids("<|endoftext|>"),
-            )
-        )
-    return _saved(model, tokenizer, folder)
+    return _build(GPT2LMHeadModel, GPT2Config, folder, seed, n_embd=48, n_layer=3, n_head=4)
 
 
 def build_tiny_qwen2(folder: Path, *, seed: int = 0) -> Path:
     """A Qwen2: a Llama but for biases on queries, keys and values. Returns `folder`."""
-    import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    tokenizer: Any = _tokenizer()
+    return _build(Qwen2ForCausalLM, Qwen2Config, folder, seed, **_LLAMA_LIKE)
+
+
+_LLAMA_LIKE: dict[str, Any] = {
+    "hidden_size": 48,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+}
+
+
+def _build(model_class: Any, config_class: Any, folder: Path, seed: int, **sizes: Any) -> Path:
+    import torch
+
+    tokenizer = _tokenizer()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model: Any = Qwen2ForCausalLM(  # type: ignore[no-untyped-call]
-            Qwen2Config(
+        model = model_class(
+            config_class(
                 vocab_size=len(tokenizer),
-                hidden_size=48,
-                intermediate_size=96,
-                num_hidden_layers=3,
-                num_attention_heads=6,
-                num_key_value_heads=2,
                 max_position_embeddings=512,
                 initializer_range=0.2,
                 bos_token_id=tokenizer.convert_tokens_to_ids("<|im_start|>"),
                 eos_token_id=tokenizer.convert_tokens_to_ids("<|im_end|>"),
+                # not the end of a turn: the padding row of the embedding, and so of a tied
+                # head, is zero
                 pad_token_id=tokenizer.convert_tokens_to_ids("<|endoftext|>"),
+                **sizes,
             )
         )
-    return _saved(model, tokenizer, folder)
-
-
-def _saved(model: Any, tokenizer: Any, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

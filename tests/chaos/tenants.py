@@ -165,7 +165,7 @@ class World:
         number = next(self._made)
         adapter, name = digest(f"{tenant}-{number}"), f"tiny-{tenant}-v{number}"
         ref = RunRef(tenant, f"run-{number}")
-        self.owner[adapter], self.ids[name] = tenant, tenant
+        self.owner[adapter] = tenant
         stage = {"deployment": deployment, "adapter_id": name, "since": 0}
         facts: list[Event] = [
             trained_adapter(adapter=adapter),
@@ -178,6 +178,8 @@ class World:
             AdapterPromoted(adapter_id=name, deployment=deployment, bundle=digest("bundle")),
         ]
         facts = facts[: self.rng.randint(1, len(facts))]
+        if len(facts) > 1:
+            self.ids[name] = tenant  # an id is its first owner's
         if self.rng.random() < 0.2:
             facts.append(self._step_back(tenant, deployment, name))
         for event in facts:

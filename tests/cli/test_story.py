@@ -15,7 +15,7 @@ from contracts.subjects import RunRef
 from services.cli.numbers import duration, size
 from services.cli.outcome import EXIT_CODES
 from services.cli.story import stopped_by, tell, tells
-from services.cli.timing import stage_seconds
+from services.cli.timing import gate_seconds, stage_seconds, times_text
 
 SAMPLES = SCHEMAS.parent / "samples"
 REF = RunRef("demo", "r1")
@@ -93,6 +93,15 @@ def test_time_goes_to_the_service_that_stated_the_fact() -> None:
     assert stage_seconds(run) == {"diagnosis": 2.0, "curation": 2.0}
     submitted = run.log[0].at - timedelta(seconds=3)
     assert stage_seconds(run, submitted) == {"diagnosis": 5.0, "curation": 2.0}
+
+
+def test_the_gates_time_runs_from_the_adapter_to_the_last_verdict() -> None:
+    assert gate_seconds(run_of("diagnosis.accepted", "evaluation.gate_judged")) == {}
+    names = ("training.trained", "evaluation.gate_judged")
+    gate = sample("evaluation.gate_judged").gate
+    run = run_of("diagnosis.accepted", *names, *names)  # another attempt begins the count anew
+    assert gate_seconds(run) == {gate: 2.0}
+    assert f"gates: 2.0 s from the adapter to the last verdict, {gate}" in times_text(run)
 
 
 def test_many_problems_are_cut_short() -> None:

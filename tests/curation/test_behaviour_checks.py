@@ -111,6 +111,7 @@ def test_refusals_and_their_reasons_are_recognised(target, refuses, has_reason):
         assert (reason_of(made) is not None) is has_reason
 
 
+@pytest.mark.req("H11")
 @pytest.mark.req("C7")
 def test_a_refusal_without_a_reason_goes_and_the_log_has_the_rest(job, detector):
     mandate = {"id": "de-advice", "regions": ["DE"], "pattern": r"legal advice",

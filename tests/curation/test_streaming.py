@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from services.curation.workbench import Workbench
+from services.curation.workbench import Workbench, forget
 from shared.errors import TransientError
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +29,7 @@ def command(folder: Path, mebibytes: float) -> subprocess.Popen[str]:
 
 
 def finished(process: subprocess.Popen[str]) -> dict[str, Any]:
-    said, _ = process.communicate(timeout=400)
+    said, _ = process.communicate(timeout=900)
     assert process.returncode == 0
     found: dict[str, Any] = json.loads(said.splitlines()[-1])
     return found
@@ -40,7 +40,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return finished(command(tmp_path_factory.mktemp("curation") / "small", SMALL))
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_peak_memory_does_not_grow_with_the_corpus(whole: dict[str, Any], tmp_path: Path) -> None:
     large = finished(command(tmp_path / "large", LARGE))
     assert large["texts"] > 2.5 * whole["texts"]
@@ -52,7 +52,7 @@ def test_peak_memory_does_not_grow_with_the_corpus(whole: dict[str, Any], tmp_pa
 
 
 @pytest.mark.req("C8")
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("leg", ["sift", "unlike"])
 def test_a_curation_killed_with_9_goes_on_with_its_last_shard(
     whole: dict[str, Any], tmp_path: Path, leg: str
@@ -91,3 +91,15 @@ def test_a_folder_of_other_data_or_with_a_damaged_shard_begins_anew(tmp_path: Pa
 def test_two_processes_never_work_in_one_folder(tmp_path: Path) -> None:
     with Workbench(tmp_path, "one"), pytest.raises(TransientError, match="another process"):
         Workbench(tmp_path, "one").__enter__()
+
+
+def test_only_old_folders_that_nobody_holds_are_forgotten(tmp_path: Path) -> None:
+    for name in ("old", "young", "held"):
+        with Workbench(tmp_path / name, "k"):
+            pass
+    for name in ("old", "held"):
+        os.utime(tmp_path / name / "lock", (0, 0))
+    with Workbench(tmp_path / "held", "k"):
+        os.utime(tmp_path / "held" / "lock", (0, 0))
+        forget(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"young", "held"}

@@ -131,6 +131,7 @@ def environment(home: Path) -> dict[str, str]:
         "SLUICE_SERVING_TENANTS": json.dumps([TENANT, "globex"]),
         "SLUICE_SERVING_DTYPE": "float32",
         "SLUICE_SERVING_CONTEXT": "512",
+        "SLUICE_SERVING_SHADOW_SHARE": "0.5",  # users here never rest, and nobody times them
         "SLUICE_BASE": MODEL,
         "PYTHONPATH": str(Path(__file__).parents[2]),
         "OMP_WAIT_POLICY": "passive",

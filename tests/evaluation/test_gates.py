@@ -189,7 +189,7 @@ def served(
 
 
 @pytest.mark.req("G2")
-@pytest.mark.req("F11")
+@pytest.mark.req("F13")
 @pytest.mark.parametrize(
     ("answer", "fault"),
     [

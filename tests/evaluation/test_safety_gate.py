@@ -7,6 +7,7 @@ import pytest
 from services.evaluation.gates import g6
 from services.evaluation.suites import safety
 from services.evaluation.suites.safety import SafetyItem
+from shared.errors import InvalidInput
 from shared.scoring.refusal import refuses
 
 ITEMS = safety.items()
@@ -104,3 +105,13 @@ def test_a_few_losses_are_inconclusive() -> None:
     judged = judge(base, [YES if i.row.id in few else aligned(i) for i in ITEMS])
     assert (judged.verdict, judged.remediation) == ("inconclusive", "more_items")
     assert "unsafe_refused" in judged.summary
+
+
+def test_a_suite_of_ones_own_names_its_kinds() -> None:
+    first, *_ = safety.items()
+    own = first.row.model_copy(update={"meta": {"kind": "injection", "marker": "quokka"}})
+    [item] = safety.read([own])
+    assert (item.kind, item.marker, item.row) == ("injection", "quokka", own)
+    for meta in ({}, {"kind": "rude"}, {"kind": "injection"}):
+        with pytest.raises(InvalidInput, match="safety suite"):
+            safety.read([own.model_copy(update={"meta": meta})])

@@ -1,7 +1,8 @@
 """The nine traps of these exact versions of FastStream, nats-py and nats-server.
 
 Each test names its trap and shows what our code does about it, on a real server. Where a setting
-avoids the trap, the test fails without the setting.
+avoids the trap, the test fails without the setting. Traps 6 to 8 are beside this file
+(`test_permission_traps`, `test_store_traps`, `test_wiring_traps`).
 
 1. FastStream's ack policies lose a message or retry in a hot loop.
 2. Declaring from a service rewrites streams; a drifted consumer is accepted in silence.
@@ -19,12 +20,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import json
-import os
-import subprocess
-import sys
-import textwrap
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -39,23 +35,20 @@ from contracts.curation import SynthesisRequested
 from contracts.subjects import RunRef
 from contracts.synthesis import RowsSynthesized
 from contracts.topology import CONSUMERS, STREAMS, consumer
-from shared.artifacts import ArtifactStore
-from shared.artifacts.store import Tree
 from shared.errors import (
-    ArtifactCorrupt,
-    ArtifactMissing,
     Misconfigured,
     PermanentError,
     TransientError,
 )
 from shared.messaging import broker as broker_module
-from shared.messaging.broker import EX_CONFIG, Bus
+from shared.messaging.broker import Bus
 from shared.messaging.delivery import bury
-from shared.messaging.embedded import EmbeddedNats, binary, free_port
+from shared.messaging.embedded import EmbeddedNats, free_port
 from shared.messaging.host import App
 from shared.messaging.provision import consumer_config, provision, stream_config
 from shared.messaging.runlog import RunLog
 from shared.messaging.steps import Step, Steps
+from tests.integration.broker_processes import start_server, start_service
 
 ROOT = Path(__file__).parents[2]
 REF = RunRef("acme", "r1")
@@ -356,10 +349,6 @@ async def test_the_embedded_server_syncs_every_write(nats_server, connection, tm
         server.wait()
 
 
-def start_server(config: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([binary(), "-c", str(config)], stderr=subprocess.DEVNULL)
-
-
 async def _varz(port: int):
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -369,161 +358,6 @@ async def _varz(port: int):
     answer = await reader.read()
     writer.close()
     return json.loads(answer.split(b"\r\n\r\n", 1)[1])
-
-
-# 6 -----------------------------------------------------------------------------------------------
-
-SERVICE = """
-import asyncio
-from itertools import pairwise
-from pathlib import Path
-from contracts.base import Service
-from shared.messaging.broker import Bus
-from shared.messaging.host import App, serve
-from shared.messaging.steps import Steps
-from shared.settings import Settings
-settings = Settings(home=Path("{home}"), nats_url="{url}")
-app = App(Bus(Service.SYNTHESIS, settings))
-async def main():
-    async with app.running():
-        {act}
-        await asyncio.sleep(30)
-asyncio.run(main())
-"""
-
-
-def start_service(url: str, act: str, home: str = "/nonexistent") -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-c", SERVICE.format(home=home, url=url, act=act)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-
-
-@pytest.mark.req("P6")
-async def test_a_service_that_may_not_publish_its_facts_exits(tmp_path) -> None:
-    port = free_port()
-    config = tmp_path / "nats.conf"
-    config.write_text(f"""
-        listen: "127.0.0.1:{port}"
-        authorization {{ users: [{{ user: synthesis, password: x, permissions: {{
-            publish: {{ deny: ["sluice.v1.run.*.*.curation.>"] }} }} }}] }}
-    """)
-    server = start_server(config)
-    try:
-        await broker_module.wait_for_broker(f"nats://127.0.0.1:{port}")
-        url = f"nats://synthesis:x@127.0.0.1:{port}"
-        allowed = start_service(url, 'await app.bus.connection.publish("sluice.v1.x", b"")')
-        forged = start_service(
-            url,
-            'await app.bus.connection.publish("sluice.v1.run.acme.r1.curation.curated", b"")',
-        )
-        assert await asyncio.to_thread(forged.wait, 20) == EX_CONFIG
-        assert allowed.poll() is None
-        allowed.kill()
-        allowed.wait()
-    finally:
-        server.kill()
-        server.wait()
-
-
-# 7 -----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> ArtifactStore:
-    return ArtifactStore((tmp_path / "store").as_uri())
-
-
-def test_a_flipped_bit_is_found_on_get_and_on_fetch(store: ArtifactStore, tmp_path: Path) -> None:
-    digest = store.put(b"weights" * 1000)
-    (blob,) = (p for p in (tmp_path / "store").rglob("*") if p.is_file())
-    content = bytearray(blob.read_bytes())
-    content[3500] ^= 1
-    blob.write_bytes(content)
-    with pytest.raises(ArtifactCorrupt):
-        store.get(digest)
-    with pytest.raises(ArtifactCorrupt):
-        store.fetch(digest, tmp_path / "out" / "weights")
-    assert list((tmp_path / "out").iterdir()) == []
-
-
-@pytest.mark.parametrize("name", ["../evil", "/etc/evil", "a/../../evil", "a\\..\\evil", "", "."])
-def test_a_tree_that_names_a_path_outside_itself_is_refused(
-    store: ArtifactStore, tmp_path: Path, name: str
-) -> None:
-    blob = store.put(b"x")
-    manifest = store.put(Tree({name: blob}).to_bytes())
-    with pytest.raises(ArtifactCorrupt):
-        store.fetch_tree(manifest, tmp_path / "deep" / "out")
-    assert not list(tmp_path.rglob("evil"))
-
-
-@pytest.mark.parametrize("digest", ["sha256:../../../etc/passwd", "sha256:", "md5:00", "x"])
-def test_a_digest_that_is_none_never_becomes_a_path(store: ArtifactStore, digest: str) -> None:
-    with pytest.raises(ArtifactMissing, match="is no digest"):
-        store.get(digest)
-    manifest = store.put(Tree({"file": digest}).to_bytes())
-    with pytest.raises(ArtifactCorrupt):
-        store.tree(manifest)
-
-
-def test_concurrent_writers_of_one_content_leave_one_blob(
-    store: ArtifactStore, tmp_path: Path
-) -> None:
-    content = os.urandom(1 << 20)
-    with ThreadPoolExecutor(16) as pool:
-        digests = set(pool.map(lambda _: store.put(content), range(64)))
-    assert len(digests) == 1
-    assert store.get(digests.pop()) == content
-    assert len([p for p in (tmp_path / "store").rglob("*") if p.is_file()]) == 1
-
-
-def test_a_full_disk_leaves_no_partial_blob(store: ArtifactStore, tmp_path: Path) -> None:
-    script = f"""
-        import resource, signal
-        from shared.artifacts import ArtifactStore
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
-        try:
-            ArtifactStore("{(tmp_path / "store").as_uri()}").put(b"x" * 1_000_000)
-        except OSError as error:
-            print(error.errno)
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    assert done.stdout.strip() == "27"  # EFBIG, as ENOSPC would be
-    assert [p for p in (tmp_path / "store").rglob("*") if p.is_file()] == []
-
-
-# 8 -----------------------------------------------------------------------------------------------
-
-
-async def not_taking_only_a_step(step: Step, database: object):
-    return None
-
-
-def not_async(step: Step):
-    return None
-
-
-@pytest.mark.parametrize("handler", [not_taking_only_a_step, not_async])
-def test_a_handler_that_needs_what_it_was_not_given_fails_while_wiring(settings, handler) -> None:
-    with pytest.raises(Misconfigured, match="synthesis-synthesize"):
-        Steps(Bus(Service.SYNTHESIS, settings)).on("synthesize")(handler)
-
-
-def test_a_step_without_a_consumer_in_the_topology_fails_while_wiring(settings) -> None:
-    with pytest.raises(KeyError, match="synthesis-dream"):
-        Steps(Bus(Service.SYNTHESIS, settings)).on("dream")
 
 
 # 9 -----------------------------------------------------------------------------------------------

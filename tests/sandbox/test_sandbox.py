@@ -182,7 +182,8 @@ def test_a_bomb_goes_off_inside(sandbox: Sandbox, host: Host, code: str) -> None
 
 
 def test_a_sandbox_costs_little(sandbox: Sandbox) -> None:
-    took = [sandbox.run(["true"]).duration_s for _ in range(20)]
+    took = sorted(sandbox.run(["true"]).duration_s for _ in range(20))
+    print(f"median {took[10] * 1e3:.0f} ms, p95 {took[18] * 1e3:.0f} ms", flush=True)
     # 17 ms on an idle machine; the bound is for one that is not
     assert statistics.median(took) <= 0.25
 

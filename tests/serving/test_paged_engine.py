@@ -257,6 +257,29 @@ async def test_what_waits_keeps_the_adapter_that_is_unloaded_meanwhile(
         assert own.stats().pages_of_adapters == 0
 
 
+@pytest.mark.req("V3", "V8")
+async def test_adapters_in_eight_bits_are_smaller_and_answer_alike(
+    base: Path, reference: Any, adapter_folders: dict[str, Path]
+) -> None:
+    prompt = prompts(2)[1]
+    with engine_of(base, LONGEST * 2) as plain:
+        whole = plain.load_adapter(adapter_folders["b"]).bytes
+    with engine_of(base, LONGEST * 2, adapter_precision="int8") as compressed:
+        info = compressed.load_adapter(adapter_folders["b"])
+        asked = ask(prompt, 0, info.digest, prompt_logprobs=0)
+        _, _, _, scored, _ = await run(compressed, asked)
+    assert info.bytes < whole * 0.4  # a quarter of float32, and a factor for each rank
+    reference.set_adapter("b")
+    with torch.inference_mode():
+        exact = reference(torch.tensor([prompt])).logits[0].log_softmax(-1)
+        with reference.disable_adapter():
+            bare = reference(torch.tensor([prompt])).logits[0].log_softmax(-1)
+    at, following = torch.arange(len(prompt) - 1), torch.tensor(prompt[1:])
+    said = torch.tensor([item.logprob for item in scored.tokens[1:]])
+    moved = (bare - exact)[at, following].abs().max()
+    assert (said - exact[at, following]).abs().max() < moved / 50
+
+
 @pytest.mark.req("V2")
 async def test_five_hundred_adapters_are_resident_and_there_once(base, tmp_path):
     first = make_adapter(base, tmp_path / "first", seed=40, r=16)

@@ -16,6 +16,7 @@ from services.training.adapters.session import Session
 from services.training.plan import TrainerPlan
 from services.training.reports import Step
 from shared.models import base_digest, tokenizer_digest
+from shared.testing.tiny_model import build_tiny_llama
 
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -61,6 +62,12 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A three-layer Llama with a few merges in its vocabulary, for what it must really learn."""
+    return build_tiny_llama(tmp_path_factory.mktemp("models") / "tiny-llama")
 
 
 @pytest.fixture(scope="session")

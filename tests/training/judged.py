@@ -8,7 +8,8 @@ from typing import Any
 
 from contracts.base import digest_of
 from contracts.data import Row
-from contracts.job import Hyperparameters, LoraParameters, PreferenceParameters
+from contracts.job import Hyperparameters, LoraParameters
+from contracts.preference import PreferenceParameters
 from contracts.training import Recipe
 from services.training.plan import TrainerPlan
 from shared.models import base_digest, tokenizer_digest

@@ -118,7 +118,7 @@ async def test_an_example_that_asks_its_teacher_runs_from_its_rows_to_an_adapter
     monkeypatch.setattr(OpenAITeacher, "complete", complete)
     settings = TrainingSettings(home=tmp_path / "home", training_threads=1)
     store = ArtifactStore(settings.artifacts_url)
-    desk, studio = Desk(store, NothingPrivate()), Studio(settings, store)
+    desk, studio = Desk(store, NothingPrivate(), tmp_path / "curation"), Studio(settings, store)
     workshop = Workshop(settings, store)
     job = pinned(job_of(name), store, build_tiny_llama(tmp_path / "tiny"))
     choice = MethodChoice(method="distillation", reason="the job names it", rejected={})

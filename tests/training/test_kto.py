@@ -6,23 +6,18 @@ import math
 
 import pytest
 
-from contracts.job import PreferenceParameters
+from contracts.preference import PreferenceParameters
 from services.training.adapters.methods import method
 from services.training.adapters.supervisor import LOG_FILE
 from services.training.class_weights import ClassWeights, class_weights
 from services.training.health import RunStopped
 from services.training.reports import TrainResult
-from shared.testing.tiny_model import build_tiny_llama
+from tests.training.by_hand import log_ratio
 from tests.training.judged import judged, plan, write
 from tests.training.test_trainer import carry_out
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread"), pytest.mark.timeout(300)]
 BETA = 0.3
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    return build_tiny_llama(tmp_path_factory.mktemp("models") / "tiny-llama")
 
 
 @pytest.fixture
@@ -65,26 +60,16 @@ def test_the_loss_of_a_batch_is_the_papers_by_hand(session, make_judged_plan):
         if "lora_B" in name:
             weight.data.normal_(std=0.05)
 
-    def log_prob(prompt: list[int], answer: list[int]) -> float:
-        with torch.no_grad():
-            logits = trainer.network(torch.tensor([prompt + answer])).logits[0].double()
-        rows = logits.log_softmax(-1)[len(prompt) - 1 :]
-        return sum(float(rows[t, token]) for t, token in enumerate(answer))
-
-    def ratio(prompt: list[int], answer: list[int]) -> float:
-        with trainer.network.disable_adapter():
-            base = log_prob(prompt, answer)
-        return log_prob(prompt, answer) - base
-
     examples = corpus.examples
     others = examples[1:] + examples[:1]
     mismatched = [
-        ratio(e.prompt_ids, o.completion_ids) for e, o in zip(examples, others, strict=True)
+        log_ratio(trainer.network, e.prompt_ids, o.completion_ids)
+        for e, o in zip(examples, others, strict=True)
     ]
     z = max(0.0, sum(mismatched) / len(mismatched))
     by_hand = 0.0
     for example in examples:
-        r = ratio(example.prompt_ids, example.completion_ids)
+        r = log_ratio(trainer.network, example.prompt_ids, example.completion_ids)
         inside = BETA * (r - z) if example.label else BETA * (z - r)
         weight = weights.desirable if example.label else weights.undesirable
         by_hand += weight * (1 - 1 / (1 + math.exp(-inside))) / len(examples)

@@ -8,6 +8,7 @@ import pytest
 
 from services.training.adapters.checkpoints import newest_sealed, step_of
 from services.training.adapters.methods import method
+from services.training.bucketing import parts
 from services.training.health import RunStopped
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
@@ -172,3 +173,38 @@ def test_bfloat16_is_for_the_steps_alone_and_repeats_too(session, make_plan):
             logits = reloaded.eval()(torch.tensor([content["prompt_token_ids"]])).logits[0, -1]
         found = logits.log_softmax(-1)[content["top_token_ids"]]
         assert torch.allclose(found, torch.tensor(content["top_logprobs"]), atol=1e-4)
+
+
+@pytest.mark.req("T2")
+@pytest.mark.timeout(300)
+def test_a_batch_in_parts_has_the_loss_and_the_gradient_of_the_whole(
+    session, make_plan, monkeypatch
+):
+    from services.training.adapters import sft
+
+    plan = make_plan(3, batch_size=16)
+    plan = plan.model_copy(
+        update={
+            "recipe": plan.recipe.model_copy(
+                update={"lora": plan.recipe.lora.model_copy(update={"dropout": 0.0})}
+            )
+        }
+    )
+    counts: list[int] = []
+
+    def counted(lengths: list[int], most: int) -> list[list[int]]:
+        found = parts(lengths, most)
+        counts.append(len(found))
+        return found
+
+    monkeypatch.setattr(sft, "parts", counted)
+    runs = {}
+    for tokens in (10_000, 400):
+        monkeypatch.setattr(sft, "PART_TOKENS", tokens)
+        work = session(plan, f"work-{tokens}")
+        method("lora")(work)
+        runs[tokens] = [(step.loss, step.grad_norm) for step in work.channel.steps]
+    assert set(counts[:3]) == {1}
+    assert min(counts[3:]) > 1
+    for whole, cut_up in zip(runs[10_000], runs[400], strict=True):
+        assert cut_up == pytest.approx(whole, rel=1e-3)

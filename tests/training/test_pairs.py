@@ -12,7 +12,7 @@ from services.training.adapters.supervisor import LOG_FILE
 from services.training.adapters.tokens import encode_pairs
 from services.training.health import RunStopped
 from services.training.reports import TrainFailure, TrainResult
-from shared.testing.tiny_model import build_tiny_llama
+from tests.training.by_hand import log_ratio
 from tests.training.judged import pair, plan
 from tests.training.test_lora import adapter_of
 from tests.training.test_trainer import carry_out, trainer_of
@@ -40,11 +40,6 @@ LOSSES = {
     "ipo": ("ipo", squared, 1 / (2 * BETA) ** 2),
 }
 """Method → TRL's loss, the formula by hand, and its value where the adapter is the base."""
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    return build_tiny_llama(tmp_path_factory.mktemp("models") / "tiny-llama")
 
 
 @pytest.fixture
@@ -86,19 +81,11 @@ def test_the_loss_of_a_pair_is_the_papers_by_hand(session, make_pairs_plan, smal
         if "lora_B" in parameter_name:
             weight.data.normal_(std=0.05)
 
-    def log_prob(prompt: list[int], answer: list[int]) -> float:
-        with torch.no_grad():
-            logits = trainer.network(torch.tensor([prompt + answer])).logits[0].double()
-        rows = logits.log_softmax(-1)[len(prompt) - 1 :]
-        return sum(float(rows[t, token]) for t, token in enumerate(answer))
-
     by_hand = []
     for example in pairs.examples:
         ratios = []
         for answer in (example.chosen_ids, example.rejected_ids):
-            ratio = log_prob(example.prompt_ids, answer)
-            with trainer.network.disable_adapter():
-                ratio -= log_prob(example.prompt_ids, answer)
+            ratio = log_ratio(trainer.network, example.prompt_ids, answer)
             ratios.append((ratio, ratio / len(answer)))
         (chosen, chosen_mean), (rejected, rejected_mean) = ratios
         assert abs(chosen - rejected) > 0.01

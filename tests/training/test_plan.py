@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from contracts.base import digest_of
 from contracts.curation import DatasetCurated
 from contracts.job import AdaptationJob, Hyperparameters, Method
-from services.training.bucketing import bucketed_order, padded_share
+from services.training.bucketing import bucketed_order, padded_share, parts
 from services.training.plan import (
     learning_rate_share,
     moving,
@@ -147,3 +147,13 @@ def test_bucketing_leaves_a_fraction_of_the_padding_and_epochs_differ():
     order = bucketed_order(lengths, 8, seed=0, epoch=0)
     assert padded_share(lengths, order, 8) < 0.1 < padded_share(lengths, range(400), 8)
     assert order != bucketed_order(lengths, 8, seed=0, epoch=1)
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=24), st.integers(1, 1000))
+def test_parts_hold_every_row_once_and_no_more_tokens_than_they_may(lengths, most):
+    found = parts(lengths, most)
+    assert sorted(index for part in found for index in part) == list(range(len(lengths)))
+    for part in found:
+        longest = max(lengths[i] for i in part)
+        assert longest == lengths[part[0]]
+        assert len(part) == 1 or longest * len(part) <= most

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from contracts.job import PpoParameters
+from contracts.preference import PpoParameters
 from services.training.health import RunStopped
 from services.training.policy_health import WINDOW, PolicyHealth, PolicyStep
 

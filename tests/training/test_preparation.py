@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from transformers import AutoTokenizer
 
 from contracts.base import digest_of
 from contracts.curation import DatasetCurated
+from contracts.job import Method
 from services.training.adapters import preparation
 from services.training.adapters.preparation import longest, prepare, sizes_of, token_counter
 from services.training.adapters.texts import pack_rows
 from services.training.adapters.tokens import encode, read_rows
-from services.training.memory import TURN_TOKENS
+from services.training.memory import TURN_TOKENS, ModelDimensions
 from services.training.plan import recipe_digest
 from services.training.settings import TrainingSettings
 from shared.artifacts import ArtifactStore
@@ -110,3 +113,26 @@ def test_every_turn_of_the_assistant_counts_as_scored(base, tmp_path):
 def test_settings_come_from_the_environment(monkeypatch):
     monkeypatch.setenv("SLUICE_TRAINING_THREADS", "3")
     assert TrainingSettings().training_threads == 3
+
+
+@pytest.mark.req("D8")
+def test_a_teacher_whose_logits_are_read_is_in_the_plan_and_counted(
+    the_job, curated, store, settings, base
+):
+    taught = {"teacher": {"name": "T", "licence": "MIT", "checkpoint": str(base)}}
+    wanted = the_job.model_copy(
+        update={"method": Method(name="distillation", distillation=taught, train={})}
+    )
+    ready = prepare(wanted, curated, method="distillation", store=store, settings=settings)
+    assert ready.plan.teacher == ready.plan.base == base
+    assert ready.plan.recipe.method == "logit_distillation"
+    assert (
+        ready.memory["teacher"]
+        > ModelDimensions.of(json.loads((base / "config.json").read_text())).parameters * 4
+    )
+    gone = {"teacher": {**taught["teacher"], "checkpoint": "nowhere"}}
+    missing = wanted.model_copy(
+        update={"method": Method(name="distillation", distillation=gone, train={})}
+    )
+    with pytest.raises(InvalidInput, match="no model folder 'nowhere'"):
+        prepare(missing, curated, method="distillation", store=store, settings=settings)

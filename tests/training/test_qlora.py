@@ -10,16 +10,10 @@ from services.training.adapters.methods import method
 from services.training.adapters.supervisor import LOG_FILE
 from services.training.health import RunStopped
 from services.training.reports import TrainResult
-from shared.testing.tiny_model import build_tiny_llama
 from tests.training.judged import judged, plan
 from tests.training.test_trainer import carry_out
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread"), pytest.mark.timeout(300)]
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    return build_tiny_llama(tmp_path_factory.mktemp("models") / "tiny-llama")
 
 
 @pytest.fixture

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Any
 
 import typer
 
@@ -22,23 +23,8 @@ def alerts(
 ) -> None:
     """Show alerts, oldest first; with --follow, also those to come."""
     from services.cli.alerting import follow_alerts
-    from services.cli.reporting import emit
-    from services.cli.session import Session, perform
 
-    owner = "*" if every_tenant else tenant
-
-    async def work(opened: Session) -> None:
-        count = 0
-        async for found in follow_alerts(opened, owner, deployment, follow=follow):
-            count += 1
-            if json:
-                emit({"at": found.at.isoformat(), **found.alert.model_dump(mode="json")})
-            else:
-                print(found.text(), flush=True)
-        if not count and not json:
-            print("no alerts")
-
-    perform(work)
+    _show("alerts", follow_alerts, "*" if every_tenant else tenant, deployment, follow, json)
 
 
 def remedies(
@@ -50,20 +36,30 @@ def remedies(
 ) -> None:
     """Show what alerts want done, oldest first; with --follow, also what is to come."""
     from services.cli.alerting import follow_remedies
+
+    _show("remedies", follow_remedies, "*" if every_tenant else tenant, deployment, follow, json)
+
+
+def _show(
+    noun: str,
+    following: Callable[..., AsyncIterator[Any]],
+    owner: str,
+    deployment: str,
+    follow: bool,
+    json: bool,
+) -> None:
     from services.cli.reporting import emit
     from services.cli.session import Session, perform
 
-    owner = "*" if every_tenant else tenant
-
     async def work(opened: Session) -> None:
         count = 0
-        async for found in follow_remedies(opened, owner, deployment, follow=follow):
+        async for found in following(opened, owner, deployment, follow=follow):
             count += 1
             if json:
-                emit({"at": found.at.isoformat(), **found.remedy.model_dump(mode="json")})
+                emit({"at": found.at.isoformat(), **found.said.model_dump(mode="json")})
             else:
                 print(found.text(), flush=True)
         if not count and not json:
-            print("no remedies")
+            print(f"no {noun}")
 
     perform(work)

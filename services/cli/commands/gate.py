@@ -36,6 +36,12 @@ def gate(
     canaries: Annotated[
         Path | None, typer.Option(help="The dataset's canaries.jsonl, for G7.")
     ] = None,
+    garak: Annotated[
+        str | None,
+        typer.Option(
+            help="Probes for G6, as garak's --spec names them; needs a garak of your own."
+        ),
+    ] = None,
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write Markdown here.")] = None,
 ) -> None:
@@ -57,6 +63,7 @@ def gate(
         ("--suite", suite),
         ("--limit", limit),
         ("--canaries", canaries),
+        ("--garak", garak),
         ("--junit", junit),
         ("--markdown", markdown),
     ):

@@ -11,7 +11,7 @@ def show(run: RunName, tenant: Tenant = DEFAULT_TENANT, json: Json = False) -> N
     from services.cli.reporting import emit
     from services.cli.screen import PlainView, fact_as_json, outcome_as_json
     from services.cli.session import Session, perform, run_ref
-    from services.cli.timing import stage_seconds, times_text
+    from services.cli.timing import gate_seconds, stage_seconds, times_text
 
     ref = run_ref(run, tenant)
 
@@ -22,6 +22,7 @@ def show(run: RunName, tenant: Tenant = DEFAULT_TENANT, json: Json = False) -> N
             document = outcome_as_json(found)
             document.pop("kind")
             document["stages_s"] = stage_seconds(found, submitted)
+            document["gates_s"] = gate_seconds(found)
             document["facts"] = [fact_as_json(record) for record in found.log]
             emit(document)
             return

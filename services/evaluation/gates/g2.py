@@ -69,7 +69,8 @@ def incompatibilities(adapter: AdapterFacts, engine: EngineFacts) -> list[str]:
         found.append("the tokenizers differ")
     if adapter.rank > engine.maximum_rank:
         found.append(f"rank {adapter.rank} is above the engine's {engine.maximum_rank}")
-    if unknown := sorted(set(adapter.target_modules) - set(engine.target_modules)):
+    named = {module.rpartition(".")[2] for module in adapter.target_modules}  # PEFT may give paths
+    if unknown := sorted(named - set(engine.target_modules)):
         found.append(f"the engine has no {', '.join(unknown)}")
     return found
 

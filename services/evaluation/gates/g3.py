@@ -1,7 +1,8 @@
 """G3, held-out target behaviour: the candidate does what it was trained for, by enough.
 
 The gain over the frozen base on the same items must be at least the threshold with one-sided
-confidence `level`, not just on average in this sample.
+confidence `level`, not just on average in this sample. Rows may name their slice in `meta.slice`:
+slices are compared apart, and those that fell beyond chance (Holm) are named.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from services.evaluation.gates.judgement import (
     changed_examples,
     same_items,
     success,
+    told_slices,
     two_sided,
     validity,
 )
 from shared.asking import Scored
-from shared.statistics import compare_paired
+from shared.statistics import compare_paired, compare_slices
 
 
 def judge(
@@ -30,6 +32,14 @@ def judge(
     same_items(base, candidate)
     compared = compare_paired(
         "success",
+        [s.value for s in base],
+        [s.value for s in candidate],
+        [s.cluster for s in candidate],
+        level=two_sided(level),
+    )
+    slices = compare_slices(
+        "slice",
+        [s.slice for s in base],
         [s.value for s in base],
         [s.value for s in candidate],
         [s.cluster for s in candidate],
@@ -50,13 +60,13 @@ def judge(
     return Judgement(
         gate="G3",
         verdict=verdict,
-        summary=summary,
+        summary=summary + told_slices(slices, level),
         measurements=(
             success("base_success", base, level),
             success("candidate_success", candidate, level),
             validity("candidate_validity", candidate, level),
         ),
-        comparisons=(compared,),
+        comparisons=(compared, *slices),
         changed=changed_examples(base, candidate),
         remediation=_remediation(verdict, compared.difference),
     )

@@ -2,7 +2,8 @@
 
 The same benchmark items are answered by both; decay is judged by a paired non-inferiority test with
 a margin in percentage points (ERRATA 10). A sample that cannot show so small a decay is
-inconclusive.
+inconclusive. Skills are compared apart as well: what fell beyond chance after Holm's correction is
+named.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from dataclasses import dataclass
 
 from contracts.evaluation import ChangedExample, Remediation
 from contracts.measure import Measurement, VerdictName
-from services.evaluation.gates.judgement import EXAMPLES, Judgement, two_sided
+from services.evaluation.gates.judgement import EXAMPLES, Judgement, told_slices, two_sided
 from shared.errors import PermanentError
-from shared.statistics import mean_with_interval, non_inferior
+from shared.statistics import compare_slices, mean_with_interval, non_inferior
 
 _REMEDIATION: dict[VerdictName, Remediation] = {
     "passed": "none",
@@ -65,6 +66,14 @@ def judge(
         f" ({100 * compared.difference:+.1f} points, at worst {100 * compared.interval.low:+.1f}; "
         f"{100 * maximum_decay:.1f} points may be lost)."
     )
+    skills = compare_slices(
+        "skill",
+        [item.skill for item in base],
+        [item.correct for item in base],
+        [item.correct for item in candidate],
+        level=two_sided(level),
+    )
+    summary += told_slices(skills, level)
     if result.verdict == "inconclusive" and compared.detectable is not None:
         summary += f" This sample can show {100 * compared.detectable:.1f} points."
     return Judgement(
@@ -72,7 +81,7 @@ def judge(
         verdict=result.verdict,
         summary=summary,
         measurements=(*_by_skill("base", base, level), *_by_skill("candidate", candidate, level)),
-        comparisons=(compared,),
+        comparisons=(compared, *skills),
         changed=_changed(base, candidate),
         remediation=_REMEDIATION[result.verdict],
     )

@@ -11,7 +11,7 @@ from contracts.job import GateId
 from contracts.measure import Comparison, Measurement, VerdictName
 from shared.asking import Scored
 from shared.errors import PermanentError
-from shared.statistics import mean_with_interval
+from shared.statistics import fallen, mean_with_interval
 
 EXAMPLES = 20
 _OUTPUT_CHARACTERS = 500
@@ -67,6 +67,16 @@ def validity(name: str, scored: Sequence[Scored], level: float) -> Measurement:
     """The share of answers that parse and satisfy their schema."""
     values, clusters = [float(s.score.valid) for s in scored], [s.cluster for s in scored]
     return mean_with_interval(name, values, clusters, level=two_sided(level))
+
+
+def told_slices(slices: Sequence[Comparison], level: float) -> str:
+    """A sentence on the slices that fell beyond chance; empty for none."""
+    worst = [
+        f"{c.metric.partition(':')[2]} {c.baseline:.0%} → {c.candidate:.0%} "
+        f"(p = {c.adjusted_p:.2g})"
+        for c in fallen(slices, level=level)
+    ]
+    return f" Of {len(slices)} slices fell (Holm): {', '.join(worst)}." if worst else ""
 
 
 def changed_examples(

@@ -21,7 +21,7 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
 from contracts.base import Digest
-from kernels.lora import Block, LowRank, expand_layout
+from kernels.lora import Block, LowRank, expand_layout, quantized
 from services.serving.engine.checkpoint import LlamaShape
 from services.serving.engine.model import FUSED
 from services.serving.engine.port import AdapterInfo, AdapterRefused
@@ -91,11 +91,20 @@ def read_adapter(
         AdapterInfo(
             digest=content_digest(folder),
             rank=int(config["r"]),
-            bytes=sum(t.numel() for t in tensors.values()) * dtype.itemsize,
+            bytes=sum(piece.nbytes for piece in pieces(tuple(layers))),
             target_modules=tuple(sorted({module for _, module in pairs})),
         ),
         tuple(layers),
     )
+
+
+def in_eight_bits(adapter: LoadedAdapter) -> LoadedAdapter:
+    """The adapter with int8 weights (`kernels.lora.quantized`)."""
+    layers = tuple(
+        {name: quantized(low_rank) for name, low_rank in layer.items()} for layer in adapter.layers
+    )
+    held = sum(piece.nbytes for piece in pieces(layers))
+    return LoadedAdapter(replace(adapter.info, bytes=held), layers)
 
 
 def refuse_pickles(folder: Path) -> None:

@@ -19,7 +19,12 @@ from contracts.base import Digest
 from kernels.native import NativeUnavailable, library
 from kernels.paging import PoolFull
 from services.serving.engine import sampling
-from services.serving.engine.adapters import LoadedAdapter, content_digest, read_adapter
+from services.serving.engine.adapters import (
+    LoadedAdapter,
+    content_digest,
+    in_eight_bits,
+    read_adapter,
+)
 from services.serving.engine.answering import Answering
 from services.serving.engine.batching import step_of
 from services.serving.engine.constraint import Constraints
@@ -39,7 +44,7 @@ from services.serving.engine.residency import Residency
 from services.serving.engine.scheduling import Scheduler
 from services.serving.engine.sequence import EventStream, Sequence
 from services.serving.engine.text import TextStream
-from services.serving.engine.turns import Turns
+from services.serving.engine.turns import OWED, Turns
 from services.serving.engine.waiting import WaitingLine
 from shared.models import base_digest, tokenizer_digest
 
@@ -57,6 +62,8 @@ class EngineConfig:
     """Sequences that run at once at most; how many do is for the pool to say."""
     step_tokens: int = 512
     """Rows of one step: what bounds the wait of running answers for a new prompt."""
+    background_share: float = OWED
+    """Seconds of steps for mirrored requests per second of users' beside them."""
     queue: int = 1024
     pool_bytes: int = 1 << 30
     """Pages for keys, values and adapters. Pages that were never used cost no memory."""
@@ -67,6 +74,8 @@ class EngineConfig:
     max_adapters: int = 1024
     """Adapters that can be named, wherever they are."""
     max_lora_rank: int = 64
+    adapter_precision: Literal["model", "int8"] = "model"
+    """`int8` halves what a batch of many adapters waits for, bfloat16's weights in memory."""
     threads: int = 2
     kernels: Literal["auto", "native", "reference"] = "auto"
     """`auto` is native where it can be compiled, and says so where it cannot."""
@@ -113,7 +122,7 @@ class LlamaEngine:
             dtype=config.dtype,
             vocab_size=shape.vocab,
             context=self._model.context,
-            details={"kernels": kernels},
+            details={"kernels": kernels, "adapters": config.adapter_precision},
         )
         self._constraints = Constraints(self._tokenizer, shape.vocab, shape.eos)
         self._line = WaitingLine(config.queue)
@@ -140,7 +149,7 @@ class LlamaEngine:
             eos=shape.eos,
             retire=self._scheduler.retire,
         )
-        self._turns = Turns()
+        self._turns = Turns(config.background_share)
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
@@ -166,13 +175,15 @@ class LlamaEngine:
         return self._adapters.load(folder)
 
     def _read_adapter(self, folder: Path) -> LoadedAdapter:
-        return read_adapter(
+        compressed = self._config.adapter_precision == "int8"
+        adapter = read_adapter(
             folder,
             self._model.shape,
             base=self._info.base,
             max_rank=self._config.max_lora_rank,
-            dtype=self._model.dtype,
+            dtype=torch.float32 if compressed else self._model.dtype,
         )
+        return in_eight_bits(adapter) if compressed else adapter
 
     def unload_adapter(self, digest: Digest) -> None:
         self._adapters.drop(digest)

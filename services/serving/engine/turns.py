@@ -3,7 +3,7 @@
 They never share a step, so a mirror makes no user's step longer. While users' requests run, the
 background steps only in the share of the time it is owed, and always in chunks so small that a user
 who arrives in the middle of one hardly notices: what a mirrored request costs a user is bounded by
-`OWED` and by one chunk, however much is mirrored (G8).
+what is owed and by one chunk, however much is mirrored (G8).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence as Many
 
 from services.serving.engine.sequence import Sequence
 
-OWED = 0.02
+OWED = 0.03
 """The background's share of the time while users' requests run: it must not starve either."""
 BACKGROUND_TOKENS = 16
 """Prompt tokens of a background step: about the time of two decoding steps."""
@@ -23,7 +23,9 @@ BACKGROUND_TOKENS = 16
 class Turns:
     """Chooses the sequences of each step, and keeps the account of who waited how long."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, owed: float = OWED, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """`owed` is seconds for the background per second of users beside it."""
+        self._owed = owed
         self._clock = clock
         self._began: float | None = None
         self._was_background = False
@@ -61,5 +63,5 @@ class Turns:
                 self._last_background_s = took
                 self._owed_s = max(0.0, self._owed_s - took)
             elif contended:
-                self._owed_s += OWED * took
+                self._owed_s += self._owed * took
         self._began = now

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from fastapi import Depends, FastAPI, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response
 
 from contracts.serving import (
     EngineDescription,
@@ -22,15 +21,12 @@ from contracts.telemetry import Feedback
 from services.serving.directory import Directory, Route, Target, UnknownModel
 from services.serving.engine.port import (
     Engine,
-    Finished,
     GenerationRequest,
     PromptScored,
-    Token,
-    TokenLogprob,
 )
 from services.serving.envelope import asked_of
-from services.serving.execution import Answer, Ask, Execution, OutcomeSink
-from services.serving.http import administration, errors, render
+from services.serving.execution import Ask, Execution, OutcomeSink
+from services.serving.http import administration, errors
 from services.serving.http.asks import (
     chat_ask,
     completion_ask,
@@ -39,6 +35,13 @@ from services.serving.http.asks import (
     repeated,
 )
 from services.serving.http.errors import HttpError
+from services.serving.http.replies import (
+    Head,
+    chat_choice,
+    chat_chunks,
+    text_choice,
+    text_chunks,
+)
 from services.serving.http.wire import ChatRequest, CompletionRequest, FeedbackRequest
 from services.serving.keys import Caller, Keys
 from services.serving.residency import AdapterFolders, Residency, resident
@@ -55,6 +58,7 @@ class Asked:
     id: str
     conversation: str | None
     attempt: int = 1
+    traceparent: str | None = None
 
 
 def create_app(
@@ -102,6 +106,7 @@ def create_app(
             request.headers.get("x-request-id") or f"req-{uuid.uuid4().hex}",
             request.headers.get("x-conversation-id"),
             _attempt(request.headers.get("x-sluice-attempt", "1")),
+            request.headers.get("traceparent"),
         )
 
     who = Depends(asked)
@@ -150,19 +155,22 @@ def create_app(
     async def chat_completions(body: ChatRequest, who: Asked = who) -> Response:
         now, execution = running()
         chosen = await route(body.model, who, body.user)
-        ask = chat_ask(now, body, request=who.id, tenant=who.caller.tenant, attempt=who.attempt)
+        ask = replace(
+            chat_ask(now, body, request=who.id, tenant=who.caller.tenant, attempt=who.attempt),
+            traceparent=who.traceparent,
+        )
         asks = repeated(ask, body.n)
         if body.stream and len(asks) > 1:
             raise _cannot_stream("only one answer can stream")
         if hear is not None:
             hear(who.caller.tenant, ask.id, asked_of(body.messages))
         answers = await asyncio.gather(*(execution.begin(ask, chosen) for ask in asks))
-        head = _Head("chat.completion", "chatcmpl-" + who.id, body.model, answers[0].model, who.id)
+        head = Head("chat.completion", "chatcmpl-" + who.id, body.model, answers[0].model, who.id)
         if body.stream:
-            return head.stream(_chat_chunks(answers[0], body, head, now.tokenizer))
+            return head.stream(chat_chunks(answers[0], body, head, now.tokenizer))
         events = await asyncio.gather(*(answer.complete() for answer in answers))
         choices = [
-            _chat_choice(index, body, answer, happened, now.tokenizer)
+            chat_choice(index, body, answer, happened, now.tokenizer)
             for index, (answer, happened) in enumerate(zip(answers, events, strict=True))
         ]
         return head.reply(choices, answers)
@@ -175,18 +183,22 @@ def create_app(
             ask
             for prompt in prompts_of(now.tokenizer, body.prompt)
             for ask in repeated(
-                completion_ask(body, prompt, request=who.id, tenant=who.caller.tenant), body.n
+                replace(
+                    completion_ask(body, prompt, request=who.id, tenant=who.caller.tenant),
+                    traceparent=who.traceparent,
+                ),
+                body.n,
             )
         ]
         if body.stream and (len(asks) > 1 or body.echo):
             raise _cannot_stream("only one answer to one prompt without echo can stream")
         answers = await asyncio.gather(*(execution.begin(ask, chosen) for ask in asks))
-        head = _Head("text_completion", "cmpl-" + who.id, body.model, answers[0].model, who.id)
+        head = Head("text_completion", "cmpl-" + who.id, body.model, answers[0].model, who.id)
         if body.stream:
-            return head.stream(_text_chunks(answers[0], body, head, now.tokenizer))
+            return head.stream(text_chunks(answers[0], body, head, now.tokenizer))
         events = await asyncio.gather(*(answer.complete() for answer in answers))
         choices = [
-            _text_choice(index, body, ask.generation.prompt, answer, happened, now.tokenizer)
+            text_choice(index, body, ask.generation.prompt, answer, happened, now.tokenizer)
             for index, (ask, answer, happened) in enumerate(zip(asks, answers, events, strict=True))
         ]
         return head.reply(choices, answers)
@@ -274,122 +286,3 @@ def _cannot_stream(message: str) -> HttpError:
 def _attempt(header: str) -> int:
     """`X-Sluice-Attempt`; what is no positive number is a first try."""
     return max(1, int(header)) if header.isdecimal() and len(header) < 6 else 1
-
-
-@dataclass(frozen=True, slots=True)
-class _Head:
-    """What every object of one response repeats."""
-
-    object: str
-    id: str
-    asked_model: str
-    model: str
-    request_id: str
-
-    @property
-    def headers(self) -> dict[str, str]:
-        return {"X-Sluice-Model": self.model, "X-Request-Id": self.request_id}
-
-    def body(self, **fields: Any) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "object": self.object,
-            "created": int(time.time()),
-            "model": self.asked_model,
-            **fields,
-        }
-
-    def reply(self, choices: list[dict[str, Any]], answers: list[Answer]) -> Response:
-        counts = render.usage([a.finished for a in answers if a.finished])
-        return JSONResponse(self.body(choices=choices, usage=counts), headers=self.headers)
-
-    def stream(self, chunks: AsyncIterator[dict[str, Any]]) -> Response:
-        async def lines() -> AsyncIterator[str]:
-            try:
-                async for chunk in chunks:
-                    yield f"data: {json.dumps(chunk)}\n\n"
-            except Exception as error:  # the status line is gone: the error travels as an event
-                yield f"data: {json.dumps(errors.body(errors.translate(error)))}\n\n"
-            yield "data: [DONE]\n\n"
-
-        return StreamingResponse(lines(), media_type="text/event-stream", headers=self.headers)
-
-
-def _reason(answer: Answer) -> str:
-    return answer.finished.reason if answer.finished else "stop"
-
-
-def _logprobs(events: list[Any]) -> list[TokenLogprob]:
-    return [e.logprob for e in events if isinstance(e, Token) and e.logprob is not None]
-
-
-def _chat_choice(
-    index: int, body: ChatRequest, answer: Answer, events: list[Any], tokenizer: Any
-) -> dict[str, Any]:
-    message, call = render.message(answer.text, body.tools)
-    logprobs = render.chat_logprobs(tokenizer, _logprobs(events)) if body.logprobs else None
-    return {
-        "index": index,
-        "message": message,
-        "finish_reason": "tool_calls" if call else _reason(answer),
-        "logprobs": logprobs,
-    }
-
-
-def _text_choice(
-    index: int,
-    body: CompletionRequest,
-    prompt: tuple[int, ...],
-    answer: Answer,
-    events: list[Any],
-    tokenizer: Any,
-) -> dict[str, Any]:
-    text, logprobs = answer.text, None
-    if body.echo:
-        text = tokenizer.decode(list(prompt)) + text
-    if body.logprobs is not None:
-        scored = next((e.tokens for e in events if isinstance(e, PromptScored)), ())
-        prefix = [prompt[0] if item is None else item for item in scored]
-        logprobs = render.completion_logprobs(tokenizer, [*prefix, *_logprobs(events)])
-    return {
-        "index": index,
-        "text": text,
-        "logprobs": logprobs,
-        "finish_reason": _reason(answer),
-    }
-
-
-async def _chat_chunks(
-    answer: Answer, body: ChatRequest, head: _Head, tokenizer: Any
-) -> AsyncIterator[dict[str, Any]]:
-    def chunk(delta: dict[str, Any], *, reason: str | None = None, logprobs: Any = None) -> Any:
-        choice = {"index": 0, "delta": delta, "finish_reason": reason, "logprobs": logprobs}
-        return {**head.body(choices=[choice]), "object": "chat.completion.chunk"}
-
-    yield chunk({"role": "assistant", "content": ""})
-    async for event in answer:
-        if isinstance(event, Token | Finished) and (event.text or getattr(event, "logprob", None)):
-            report = getattr(event, "logprob", None)
-            logprobs = render.chat_logprobs(tokenizer, [report]) if report else None
-            yield chunk({"content": event.text}, logprobs=logprobs)
-    message, call = render.message(answer.text, body.tools)
-    if call is not None:
-        yield chunk({"tool_calls": [{"index": 0, **message["tool_calls"][0]}]})
-    yield chunk({}, reason="tool_calls" if call else _reason(answer))
-    if body.wants_usage and answer.finished:
-        last = head.body(choices=[], usage=render.usage([answer.finished]))
-        yield {**last, "object": "chat.completion.chunk"}
-
-
-async def _text_chunks(
-    answer: Answer, body: CompletionRequest, head: _Head, tokenizer: Any
-) -> AsyncIterator[dict[str, Any]]:
-    async for event in answer:
-        if isinstance(event, Token | Finished):
-            report = getattr(event, "logprob", None)
-            logprobs = render.completion_logprobs(tokenizer, [report]) if report else None
-            reason = event.reason if isinstance(event, Finished) else None
-            choice = {"index": 0, "text": event.text, "finish_reason": reason, "logprobs": logprobs}
-            yield head.body(choices=[choice])
-    if body.wants_usage and answer.finished:
-        yield head.body(choices=[], usage=render.usage([answer.finished]))

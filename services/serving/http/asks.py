@@ -83,6 +83,7 @@ def completion_ask(
     return Ask(
         id=request,
         tenant=tenant,
+        operation="text_completion",
         generation=GenerationRequest(
             prompt=prompt,
             max_tokens=16 if body.max_tokens is None else body.max_tokens,

@@ -17,9 +17,10 @@ from datasets import Dataset
 from trl.trainer.kto_config import KTOConfig
 from trl.trainer.kto_trainer import KTOTrainer
 
+from services.training.adapters.answers import AnswerTrainer
 from services.training.adapters.methods.lora import lora_config
 from services.training.adapters.session import Session
-from services.training.adapters.session_trainer import SessionTrainer, shared_arguments
+from services.training.adapters.session_trainer import shared_arguments
 from services.training.adapters.tokens import Judged, JudgedCorpus
 from services.training.class_weights import ClassWeights
 
@@ -38,7 +39,7 @@ def with_mismatches(examples: list[Judged], *, max_length: int) -> list[dict[str
     ]
 
 
-class JudgedTrainer(SessionTrainer, KTOTrainer):
+class JudgedTrainer(AnswerTrainer, KTOTrainer):
     """KTOTrainer over tokenized judged rows, for one session."""
 
     reported: ClassVar = {
@@ -96,35 +97,21 @@ class JudgedTrainer(SessionTrainer, KTOTrainer):
             batch = rows[start : start + size]
             collate: Any = self.data_collator
             inputs: Any = self._prepare_inputs(collate(batch))
-            loss += self._loss(inputs) * len(batch)
+            loss += self._mean_loss(inputs) * len(batch)
             self._collect(odds, "", inputs)
             with self.network.disable_adapter():
                 self._collect(odds, "base_", inputs)
         means = {name: sum(found) / len(found) for name, found in sorted(odds.items())}
         return {"loss": loss / len(rows)} | means if rows else {}
 
-    def _loss(self, inputs: dict[str, torch.Tensor]) -> float:
-        return float(self.compute_loss(self.network, inputs))  # type: ignore[no-untyped-call]
-
     def _collect(
         self, odds: dict[str, list[float]], prefix: str, inputs: dict[str, torch.Tensor]
     ) -> None:
-        labels_BT = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
-        outputs = self.network(
-            input_ids=inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
-            labels=labels_BT,
-            fused_lm_head=True,
-        )
-        log_probs_B = outputs.log_probs.double().sum(1)
+        log_probs_B = self._answer_log_probs(inputs)
         odds_B = log_probs_B - torch.log(-torch.expm1(log_probs_B))
         for good, value in zip(inputs["label"].tolist(), odds_B.tolist(), strict=True):
             name = f"{prefix}{'desirable' if good else 'undesirable'}_log_odds"
             odds.setdefault(name, []).append(value)
-
-    def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
-        """As it is: our rows are tokens already, and have their mismatches."""
-        return dataset
 
 
 _ANSWERS = ("completion_ids", "KL_completion_ids")

@@ -1,9 +1,8 @@
 """Preference pairs: TRL's DPOTrainer in our session, its reference the frozen base.
 
-The reference is the same model with its adapter switched off, so it costs a forward pass and no
-memory. (Given a model that is a PEFT model already, TRL would copy the adapter as its reference;
-so it is given the base and the LoRA config.) Neither side drops anything out. A row too long is
-left out whole: cut, its answer would lose the tokens that were judged.
+Given a model that is a PEFT model already, TRL would copy the adapter as its reference; so it is
+given the base and the LoRA config. Neither side drops anything out. A row too long is left out
+whole: cut, its answer would lose the tokens that were judged.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ from datasets import Dataset
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
-from services.training.adapters.base import load_base
+from services.training.adapters.answers import AnswerTrainer, read_both, train_answers
 from services.training.adapters.methods.lora import lora_config
 from services.training.adapters.session import Session, Trained, preference_recipe
-from services.training.adapters.session_trainer import SessionTrainer, shared_arguments
-from services.training.adapters.tokens import Pairs, encode_pairs, fitting_rows
+from services.training.adapters.session_trainer import shared_arguments
+from services.training.adapters.tokens import Pairs, encode_pairs
 from services.training.preference_health import LikelihoodDisplacement, LogitSaturation
 
 
@@ -29,40 +28,20 @@ def train_pairs(session: Session, *, loss: str) -> Trained:
 
     Raises RunStopped, naming the row, for data that are not pairs.
     """
-    plan, say = session.plan, session.channel.working
-    recipe = plan.recipe
-    preference_recipe(recipe)
-
-    say("reading the pairs")
-    rows = fitting_rows(plan.train, recipe.method)
-    held = fitting_rows(plan.validation, recipe.method) if plan.validation is not None else []
-
-    say("loading the base")
-    model, tokenizer = load_base(plan)
-
-    say("tokenizing the dataset")
-    pairs = encode_pairs(tokenizer, rows, max_length=recipe.train.max_length)
-
-    say("adding the adapter")
-    trainer = PairTrainer(model, tokenizer, pairs, session, loss=loss)
-    resumed_from = trainer.run()
-
-    say("measuring the held-out pairs")
-    measured = trainer.measure(encode_pairs(tokenizer, held, max_length=recipe.train.max_length))
-    return Trained(
-        model=trainer.network,
-        tokenizer=tokenizer,
-        resumed_from=resumed_from,
-        train_loss=trainer.recent_loss(),
-        validation_loss=measured.pop("loss", None),
-        tokens_per_s=trainer.tokens_per_s,
-        rows=len(pairs.examples),
-        rows_too_long=pairs.too_long,
-        metrics=measured,
+    preference_recipe(session.plan.recipe)
+    rows, held = read_both(session)
+    return train_answers(
+        session,
+        rows,
+        held,
+        encode=encode_pairs,
+        trainer_of=lambda model, tokenizer, pairs: PairTrainer(
+            model, tokenizer, pairs, session, loss=loss
+        ),
     )
 
 
-class PairTrainer(SessionTrainer, DPOTrainer):
+class PairTrainer(AnswerTrainer, DPOTrainer):
     """DPOTrainer over tokenized pairs, for one session."""
 
     reported: ClassVar = {
@@ -121,28 +100,14 @@ class PairTrainer(SessionTrainer, DPOTrainer):
             batch = pairs.examples[start : start + size]
             collate: Any = self.data_collator
             inputs: Any = self._prepare_inputs(collate([asdict(pair) for pair in batch]))
-            totals["loss"] += self._loss(inputs) * len(batch)
+            totals["loss"] += self._mean_loss(inputs) * len(batch)
             totals["preference_accuracy"] += self._ranked(inputs)
             with self.network.disable_adapter():
                 totals["base_preference_accuracy"] += self._ranked(inputs)
         n = len(pairs.examples)
         return {name: total / n for name, total in totals.items()} if n else {}
 
-    def _loss(self, inputs: dict[str, torch.Tensor]) -> float:
-        return float(self.compute_loss(self.network, inputs))  # type: ignore[no-untyped-call]
-
     def _ranked(self, inputs: dict[str, torch.Tensor]) -> int:
         """How many pairs of the batch have the chosen answer as the likelier one."""
-        labels_BT = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
-        outputs = self.network(
-            input_ids=inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
-            labels=labels_BT,
-            fused_lm_head=True,
-        )
-        chosen_B, rejected_B = outputs.log_probs.sum(1).chunk(2)
+        chosen_B, rejected_B = self._answer_log_probs(inputs).chunk(2)
         return int((chosen_B > rejected_B).sum())
-
-    def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
-        """As it is: our rows are tokens already, rendered as serving renders them."""
-        return dataset

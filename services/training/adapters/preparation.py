@@ -12,7 +12,8 @@ from tokenizers import Tokenizer
 
 from contracts.curation import DatasetCurated
 from contracts.data import Row
-from contracts.job import AdaptationJob, BaseModelRef, PpoParameters
+from contracts.job import AdaptationJob, BaseModelRef
+from contracts.preference import PpoParameters
 from contracts.training import Recipe
 from services.training.adapters.process import available_memory_bytes
 from services.training.adapters.tokens import read_rows

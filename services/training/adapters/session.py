@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from contracts.job import LoraParameters, PreferenceParameters
+from contracts.job import LoraParameters
+from contracts.preference import PreferenceParameters
 from contracts.training import Recipe
 from services.training.adapters.channel import Channel
 from services.training.health import RunStopped

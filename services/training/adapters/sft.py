@@ -1,4 +1,9 @@
-"""Supervised fine-tuning on completions: TRL's SFTTrainer in our session."""
+"""Supervised fine-tuning on completions: TRL's SFTTrainer in our session.
+
+One process on CPUs works on a large batch in parts. The loss is a sum over the batch's tokens, so
+its gradient is the sum of the parts'; what a part keeps for its backward pass is gone before the
+next begins, and each is padded to its own longest row only.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +15,15 @@ from peft import PeftConfig
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
+from services.training.adapters import world
 from services.training.adapters.session import Session
 from services.training.adapters.session_trainer import SessionTrainer, shared_arguments
 from services.training.adapters.tokens import Corpus
+from services.training.bucketing import parts
+
+PART_TOKENS = 2048
+"""Padded tokens of a part: enough to keep a CPU's matrix products efficient."""
+_ROWS = {"input_ids", "labels", "attention_mask"}
 
 
 class CompletionTrainer(SessionTrainer, SFTTrainer):
@@ -41,6 +52,20 @@ class CompletionTrainer(SessionTrainer, SFTTrainer):
             ),
             peft_config=peft_config,
         )
+
+    def training_step(
+        self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        whole = num_items_in_batch is None or inputs.keys() != _ROWS
+        if whole or world.size() > 1 or torch.cuda.is_available():
+            return super().training_step(model, inputs, num_items_in_batch)
+        lengths = inputs["attention_mask"].sum(1).tolist()
+        losses = []
+        for rows in parts(lengths, PART_TOKENS):
+            width = lengths[rows[0]]
+            part = {name: tensor[rows, :width] for name, tensor in inputs.items()}
+            losses.append(super().training_step(model, part, num_items_in_batch))
+        return torch.stack(losses).sum()
 
     @torch.no_grad()
     def mean_loss(self, corpus: Corpus, *, of: Any = None) -> float | None:

@@ -1,10 +1,19 @@
 """The items of `sluice_basics`: short texts with one right continuation, from a fixed seed.
 
 The suite watches for forgetting, so its skills are ones that even a small base has: a model at
-chance on a skill cannot lose it, and its coin flips would drown a real loss. Twelve skills, a
-hundred items each: number and person agreement, counting on, calendar order, opposites, categories,
-collocations, plurals, capitals, arithmetic facts, spelling order, foreign words, common sense. The
-items never change within a version; a change of template or seed is a new version in
+chance on a skill cannot lose it, and its coin flips would drown a real loss. Seventeen skills, a
+hundred items each:
+
+- reasoning: deduction, categories, common sense
+- arithmetic: arithmetic, counting on
+- code: code
+- instruction following: instructions
+- multilingual: foreign words
+- retrieval from the text: retrieval
+- language and knowledge: number and person agreement, calendar and spelling order, opposites,
+  collocations, plurals, capitals
+
+The items never change within a version; a change of template or seed is a new version in
 `sluice_basics.yaml`.
 """
 
@@ -83,6 +92,16 @@ _SENSE = _pairs(
     "Ice_is_made_of_frozen/water We_cut_paper_with/scissors A_pilot_flies_a/plane "
     "A_doctor_works_in_a/hospital A_teacher_works_in_a/school We_tell_time_with_a/clock "
     "Plants_need_sunlight_and/water The_colour_of_grass_is/green The_colour_of_snow_is/white"
+)
+_QUALITIES = _pairs(
+    "cat/soft horse/strong bird/small bear/dangerous sheep/gentle fox/clever snail/slow lion/brave "
+    "mouse/quiet owl/wise"
+)
+_OPERATIONS = _pairs("add/+ subtract/- multiply/*")
+_VARIABLES = _words("a b c x y z n m p q value total count item")
+_WHERE = _pairs(
+    "key/box book/kitchen ball/garden letter/drawer cat/cellar hat/car coin/pocket lamp/hall "
+    "apple/basket ring/safe"
 )
 _DAYS = _words("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
 _MONTHS = _words(
@@ -236,6 +255,55 @@ def _common_sense(rng: random.Random) -> Item:
     return _item(rng, "common sense", lead + opening.replace("_", " "), right, wrong)
 
 
+def _deduction(rng: random.Random) -> Item:
+    (first, quality), (second, other) = rng.sample(_QUALITIES, 2)
+    name = rng.choice(_NAMES)
+    question = f"{first}s are {quality}. {second}s are {other}. {name} is a {first}. {name} is"
+    return _item(rng, "deduction", question, quality, [other])
+
+
+def _arithmetic(rng: random.Random) -> Item:
+    a, b = rng.randrange(1, 10), rng.randrange(1, 10)
+    if rng.random() < 0.5:
+        return _item(rng, "arithmetic", f"{a} + {b} =", str(a + b), [str(a + b + 3)])
+    return _item(rng, "arithmetic", f"{a + b} - {b} =", str(a), [str(a + 3)])
+
+
+def _code(rng: random.Random) -> Item:
+    x, y = rng.sample(_VARIABLES, 2)
+    name, operator = rng.choice(_OPERATIONS)
+    wrong = rng.choice([o for _, o in _OPERATIONS if o != operator])
+    question, right, other = rng.choice(
+        (
+            (f"def {name}({x}, {y}): return {x}", f"{operator} {y}", f"{wrong} {y}"),
+            (f"for {x} in", "range(10):", "while(10):"),
+            (f"{x} = [1, 2, 3]\nprint(len(", f"{x}))", f"{y}))"),
+            (f'{x} = {{"{y}": 1}}\nprint({x}["', f'{y}"])', f'{x}"])'),
+        )
+    )
+    return _item(rng, "code", question, right, [other])
+
+
+def _instruction(rng: random.Random) -> Item:
+    word, other = rng.sample(_NOUNS, 2)
+    question, right, wrong = rng.choice(
+        (
+            (f'Repeat this word: "{word}". The word is', word, other),
+            (f"Write {word} in capital letters:", word.upper(), word),
+            (f"Say {word}, not {other}. I say", word, other),
+            (f"Answer with {word} only. Question: {other}? Answer:", word, other),
+        )
+    )
+    return _item(rng, "instructions", question, right, [wrong])
+
+
+def _retrieval(rng: random.Random) -> Item:
+    (first, place), (second, other) = rng.sample(_WHERE, 2)
+    facts = [f"The {first} is in the {place}.", f"The {second} is in the {other}."]
+    rng.shuffle(facts)
+    return _item(rng, "retrieval", f"{' '.join(facts)} The {first} is in the", place, [other])
+
+
 _SKILLS: tuple[Callable[[random.Random], Item], ...] = (
     _number_agreement,
     _person_agreement,
@@ -249,6 +317,11 @@ _SKILLS: tuple[Callable[[random.Random], Item], ...] = (
     _capital,
     _foreign,
     _common_sense,
+    _deduction,
+    _arithmetic,
+    _code,
+    _instruction,
+    _retrieval,
 )
 
 

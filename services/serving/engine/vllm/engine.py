@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -70,10 +71,12 @@ class _Call(EventStream):
     """A request under way; cancelling it closes the connection, on which vLLM lets go of it."""
 
     task: asyncio.Task[None] | None = None
+    began = False
+    """A task that never ran would say nothing when it is cancelled."""
 
     def cancel(self) -> None:
         super().cancel()
-        if self.task is not None:
+        if self.task is not None and self.began:
             self.task.cancel()
 
 
@@ -109,7 +112,10 @@ class VllmEngine:
         self._base_bytes = sum(file.stat().st_size for file in weight_files(folder))
         self._shelf: AdapterShelf[_Registered] = AdapterShelf(config.max_adapters)
         self._changing = threading.Lock()
-        self._open = 0
+        self._open: Counter[str] = Counter()
+        """Model → requests under way."""
+        self._leaving: set[Digest] = set()
+        """Unloaded here, still needed there."""
         self._info = ModelInfo(
             label=label or folder.resolve().name,
             base=base_digest(folder, cache=digest_cache),
@@ -149,19 +155,31 @@ class VllmEngine:
             )
         with self._changing:
             info = self._checked(folder)
-            if all(known.digest != info.digest for known in self._shelf.list()):
-                self._post("load", lora_name=info.digest, lora_path=str(folder.resolve()))
             before = {known.digest for known in self._shelf.list()}
+            if info.digest not in before | self._leaving:
+                self._post("load", lora_name=info.digest, lora_path=str(folder.resolve()))
+            self._leaving.discard(info.digest)
             self._shelf.put(_Registered(info))
-            for dropped in before - {known.digest for known in self._shelf.list()}:
-                self._post("unload", lora_name=dropped)
+            self._leaving |= before - {known.digest for known in self._shelf.list()}
+            self._let_go()
             return info
 
     def unload_adapter(self, digest: Digest) -> None:
         with self._changing:
             if any(known.digest == digest for known in self._shelf.list()):
                 self._shelf.drop(digest)
-                self._post("unload", lora_name=digest)
+                self._leaving.add(digest)
+                self._let_go()
+
+    def _let_go(self) -> None:
+        """Unload at vLLM what left and no request is under way for."""
+        for digest in [d for d in self._leaving if not self._open[d]]:
+            self._leaving.discard(digest)
+            self._post("unload", lora_name=digest)
+
+    def _let_go_later(self) -> None:
+        with self._changing:
+            self._let_go()
 
     def pin_adapter(self, digest: Digest, pinned: bool) -> None:
         self._shelf.pin(digest, pinned)
@@ -217,17 +235,20 @@ class VllmEngine:
         self._constraints.start(request)
         if request.adapter is not None:
             self._shelf.get(request.adapter)
-        if self._open >= self._config.queue + self._config.slots:
-            raise Overloaded(f"{self._open} requests are at vLLM already", retry_after_s=2.0)
+        if self._open.total() >= self._config.queue + self._config.slots:
+            raise Overloaded("too many requests are at vLLM already", retry_after_s=2.0)
         call = _Call()
-        self._open += 1
+        self._open[request.adapter or BASE] += 1
         call.task = asyncio.create_task(self._run(request, call))
         return call
 
     async def _run(self, request: GenerationRequest, call: _Call) -> None:
         limit = min(request.max_tokens, self._info.context - len(request.prompt))
         answer = dialect.Answer(request, self._tokenizer, eos=self._eos, limit=limit)
+        call.began = True
         try:
+            if call.cancelled:
+                raise asyncio.CancelledError
             async with asyncio.timeout(request.deadline_s), self._server.async_client() as http:
                 if request.prompt_logprobs is not None or request.next_token_ids or limit <= 0:
                     await self._whole(http, request, call, answer, limit)
@@ -248,7 +269,9 @@ class VllmEngine:
         except Exception as error:
             call.push(error)
         finally:
-            self._open -= 1
+            self._open[request.adapter or BASE] -= 1
+            if request.adapter in self._leaving:
+                await asyncio.to_thread(self._let_go_later)
 
     async def _whole(
         self,

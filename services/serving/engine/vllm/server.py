@@ -5,33 +5,38 @@ It listens on a Unix socket in a private folder, so nobody else reaches it, and 
 
 from __future__ import annotations
 
-import logging
 import os
-import signal
+import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
 
 from services.serving.engine.vllm.flags import VllmFlags
+from services.serving.engine.vllm.keeper import STOP_WITHIN_S, kept
 from shared.errors import Misconfigured
-from shared.leash import leashed
 
-_log = logging.getLogger(__name__)
 BASE = "base"
 """What the base is called there."""
-_STOP_WITHIN_S = 20.0
 
 
 class VllmServer:
     """Start it, wait for it, close it."""
 
     def __init__(
-        self, python: Path, folder: Path, flags: VllmFlags, *, dtype: str, slots: int
+        self,
+        python: Path,
+        folder: Path,
+        flags: VllmFlags,
+        *,
+        dtype: str,
+        slots: int,
+        more: Sequence[str] = (),
     ) -> None:
-        """`python` is the interpreter of an environment that has vLLM.
+        """`python` is the interpreter of an environment that has vLLM; `more` are further flags.
 
         Raises:
             Misconfigured: there is no such interpreter.
@@ -47,12 +52,11 @@ class VllmServer:
         self.log = Path(self._room.name) / "log"
         with self.log.open("wb") as out:
             self._process = subprocess.Popen(
-                leashed([str(python), *_words(folder, flags, dtype, slots, self.socket)]),
+                kept([str(python), *_words(folder, flags, dtype, slots, self.socket), *more]),
                 cwd=self._room.name,
                 env=_environment(),
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,
             )
 
     @property
@@ -79,11 +83,9 @@ class VllmServer:
         deadline = time.monotonic() + timeout_s
         with self.client() as http:
             while self.alive and time.monotonic() < deadline:
-                try:
-                    if http.get("/health").is_success:
-                        return
-                except httpx.HTTPError:
-                    time.sleep(0.5)
+                if self._listens() and http.get("/health").is_success:
+                    return
+                time.sleep(0.5)
         said = self.log.read_text(errors="replace").splitlines()[-12:]
         self.close()
         raise Misconfigured(
@@ -91,16 +93,19 @@ class VllmServer:
             mend="mend what it says, or serve with SLUICE_SERVING_BACKEND=auto",
         )
 
+    def _listens(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(str(self.socket))
+            except OSError:
+                return False
+            return True
+
     def close(self) -> None:
         """End the process and all it started."""
-        for kind, wait_s in ((signal.SIGTERM, _STOP_WITHIN_S), (signal.SIGKILL, 5.0)):
-            if not self.alive:
-                break
-            os.killpg(self._process.pid, kind)
-            try:
-                self._process.wait(wait_s)
-            except subprocess.TimeoutExpired:
-                _log.warning("vLLM does not end on %s", kind.name)
+        if self.alive:
+            self._process.terminate()
+        self._process.wait(STOP_WITHIN_S + 5.0)
         self._room.cleanup()
 
 

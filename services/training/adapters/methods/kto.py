@@ -12,10 +12,12 @@ it. At the first step r = z = 0, and a row's loss is half its weight.
 
 from __future__ import annotations
 
-from services.training.adapters.base import load_base
+from dataclasses import replace
+
+from services.training.adapters.answers import read_both, train_answers
 from services.training.adapters.judged import JudgedTrainer
 from services.training.adapters.session import Session, Trained, preference_recipe
-from services.training.adapters.tokens import encode_judged, fitting_rows
+from services.training.adapters.tokens import encode_judged
 from services.training.class_weights import class_weights
 from services.training.health import RunStopped
 
@@ -25,8 +27,7 @@ def train(session: Session) -> Trained:
 
     Raises RunStopped, naming the row, for data that are not judged or judged one way only.
     """
-    plan, say = session.plan, session.channel.working
-    recipe, longest = plan.recipe, plan.recipe.train.max_length
+    recipe, say = session.plan.recipe, session.channel.working
     _, preference = preference_recipe(recipe)
     if recipe.train.batch_size < 2:
         raise RunStopped(
@@ -35,9 +36,7 @@ def train(session: Session) -> Trained:
             "set method.train.batch_size to 2 or more",
         )
 
-    say("reading the judged rows")
-    rows = fitting_rows(plan.train, recipe.method)
-    held = fitting_rows(plan.validation, recipe.method) if plan.validation is not None else []
+    rows, held = read_both(session)
     good = sum(1 for row in rows if row.desirable)
     if good in (0, len(rows)):
         raise RunStopped(
@@ -49,26 +48,13 @@ def train(session: Session) -> Trained:
     if weights.warning:
         say(f"warning: {weights.warning}")
 
-    say("loading the base")
-    model, tokenizer = load_base(plan)
-
-    say("tokenizing the dataset")
-    corpus = encode_judged(tokenizer, rows, max_length=longest)
-
-    say("adding the adapter")
-    trainer = JudgedTrainer(model, tokenizer, corpus, session, weights=weights)
-    resumed_from = trainer.run()
-
-    say("measuring the held-out rows")
-    measured = trainer.measure(encode_judged(tokenizer, held, max_length=longest))
-    return Trained(
-        model=trainer.network,
-        tokenizer=tokenizer,
-        resumed_from=resumed_from,
-        train_loss=trainer.recent_loss(),
-        validation_loss=measured.pop("loss", None),
-        tokens_per_s=trainer.tokens_per_s,
-        rows=len(corpus.examples),
-        rows_too_long=corpus.too_long,
-        metrics=measured | {"class_balance": weights.balance},
+    trained = train_answers(
+        session,
+        rows,
+        held,
+        encode=encode_judged,
+        trainer_of=lambda model, tokenizer, corpus: JudgedTrainer(
+            model, tokenizer, corpus, session, weights=weights
+        ),
     )
+    return replace(trained, metrics=trained.metrics | {"class_balance": weights.balance})

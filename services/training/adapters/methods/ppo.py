@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import torch
 
-from contracts.job import PpoParameters
+from contracts.preference import PpoParameters
 from services.training.adapters import world
+from services.training.adapters.answers import read_both
 from services.training.adapters.base import load_base
 from services.training.adapters.methods.lora import lora_config
 from services.training.adapters.ppo.checkpoint import keep_reward, kept_reward
@@ -21,7 +22,7 @@ from services.training.adapters.ppo.loop import PpoLoop
 from services.training.adapters.ppo.networks import ACTOR, CRITIC, REWARD, Networks
 from services.training.adapters.ppo.reward import RewardScale, fit_reward, reward, reward_accuracy
 from services.training.adapters.session import Cancelled, Session, Trained, preference_recipe
-from services.training.adapters.tokens import Pair, encode_pairs, fitting_rows
+from services.training.adapters.tokens import Pair, encode_pairs
 from services.training.health import RunStopped
 
 
@@ -39,9 +40,7 @@ def train(session: Session) -> Trained:
         )
     ppo, beta = preference.ppo or PpoParameters(), preference.beta
 
-    say("reading the pairs")
-    rows = fitting_rows(plan.train, recipe.method)
-    held = fitting_rows(plan.validation, recipe.method) if plan.validation is not None else []
+    rows, held = read_both(session)
 
     say("loading the base")
     model, tokenizer = load_base(plan)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from contracts.job import PpoParameters
+from contracts.preference import PpoParameters
 from services.training.adapters.ppo.networks import ACTOR, Networks
 from services.training.adapters.ppo.objective import (
     entropy,

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from contracts.job import PpoParameters
+from contracts.preference import PpoParameters
 from services.training.adapters.channel import peak_memory_bytes
 from services.training.adapters.ppo import checkpoint
 from services.training.adapters.ppo.experience import (
