@@ -167,7 +167,7 @@ class Scripted:
         text = CALL if asked_for_a_call else TEXT
         if draw.random() < behaviour.broken:
             text = "I think the switch should be on"
-        if draw.random() < behaviour.refuses:
+        if not asked_for_a_call and draw.random() < behaviour.refuses:
             text = REFUSAL
         reason = "length" if draw.random() < behaviour.cut_off else "stop"
         tokens = max(1, round(draw.gauss(behaviour.tokens, 2)))
