@@ -145,6 +145,8 @@ def prepare(plan: SegmentPlan, weights: Sequence[LowRank | None]) -> Apply:
     for segment, low_rank in zip(plan.segments, weights, strict=True):
         if low_rank is None:
             continue
+        if low_rank.factors is not None:
+            raise ValueError("quantized adapters run on the CPU kernels only, not in Triton")
         a, bs = low_rank.a.contiguous(), [block.b.t().contiguous() for block in low_rank.blocks]
         held += [a, *bs]
         for start in range(segment.start, segment.stop, ROWS):

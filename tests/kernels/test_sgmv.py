@@ -156,6 +156,12 @@ def test_weights_stored_differently_cannot_share_a_batch():
         )
 
 
+def test_triton_refuses_quantized_weights():
+    small = quantized(LowRank.single(torch.randn(2, 4), torch.randn(8, 2), alpha=4))
+    with pytest.raises(ValueError, match="CPU kernels only"):
+        sgmv_(torch.zeros(1, 8), torch.randn(1, 4), SegmentPlan.of([0]), [small], name="triton")
+
+
 @pytest.mark.req("V3")
 def test_scale_is_alpha_over_rank():
     assert scale(LowRank.single(torch.zeros(16, 3), torch.zeros(5, 16), alpha=32)) == 2.0
