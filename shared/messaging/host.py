@@ -25,6 +25,9 @@ from shared.errors import SluiceError
 from shared.messaging.broker import EX_CONFIG, EX_UNAVAILABLE, Bus
 from shared.settings import Settings
 
+LEAVE_WITHIN_S = 28.0
+"""From SIGTERM to the end of the process, s: less than the 30 that compose and Kubernetes give."""
+
 Background = Callable[[], AbstractAsyncContextManager[None]]
 
 
@@ -78,14 +81,32 @@ async def _all(contexts: tuple[Background, ...]) -> AsyncIterator[None]:
 
 
 async def serve(app: App) -> None:
-    """Run until SIGTERM or SIGINT."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
+    """Run until SIGTERM or SIGINT.
+
+    A service that is still starting, as when its broker is away, is interrupted. What has not ended
+    `LEAVE_WITHIN_S` later is left as a kill -9 would leave it, for redelivery.
+    """
+    stop, up = asyncio.Event(), asyncio.Event()
+    loop, starting = asyncio.get_running_loop(), asyncio.current_task()
+    assert starting is not None
+
+    def leave() -> None:
+        if not stop.is_set():
+            loop.call_later(LEAVE_WITHIN_S, os._exit, EX_UNAVAILABLE)
+        stop.set()
+        if not up.is_set():
+            starting.cancel()
+
     for sign in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(sign, stop.set)
-    async with app.running():
-        logging.getLogger("sluice").info("%s is up", app.bus.service)
-        await stop.wait()
+        loop.add_signal_handler(sign, leave)
+    try:
+        async with app.running():
+            up.set()
+            logging.getLogger("sluice").info("%s is up", app.bus.service)
+            await stop.wait()
+    except asyncio.CancelledError:
+        if not stop.is_set():
+            raise
 
 
 def host(
