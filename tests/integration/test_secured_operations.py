@@ -11,9 +11,11 @@ from services.monitoring.app import create_app as monitoring
 from services.rollout.app import create_app as rollout
 from shared.messaging.accounts import OPERATOR
 from shared.settings import Settings
+from tests.integration.rollouts import REF, register, until
 from tests.integration.secured import secured_broker
-from tests.integration.test_rollout import ADAPTER, REF, alert, register, until
+from tests.integration.test_rollout_by_hand import alert
 from tests.monitoring.provocations import provoked_by
+from tests.rollout.traffic import ADAPTER
 
 
 @pytest.mark.req("P6")

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from contracts.envelope import Recorded
-from contracts.registry import CandidateRegistered
-from contracts.rollout import RolloutCompleted
+from contracts.registry import AdapterPromoted, CandidateRegistered
 from contracts.subjects import RunRef
 from services.serving.directory import Constraint, Directory
 from services.serving.engine.port import GenerationRequest
@@ -61,7 +60,9 @@ def test_the_registry_tells_serving_of_the_constraint(on: bool) -> None:
         constrained=on,
         output_schema=ANSWER if on else None,
     )
-    completed = RolloutCompleted(deployment="calls", adapter_id="Base-calls-v1", replaced="base")
+    promoted = AdapterPromoted(
+        adapter_id="Base-calls-v1", deployment="calls", bundle="sha256:" + "b" * 64
+    )
     directory = Directory(
         records=[
             Recorded(
@@ -72,7 +73,7 @@ def test_the_registry_tells_serving_of_the_constraint(on: bool) -> None:
                 at=datetime(2026, 5, 4, tzinfo=UTC),
                 seq=seq,
             )
-            for seq, event in enumerate((registered, completed), 1)
+            for seq, event in enumerate((registered, promoted), 1)
         ]
     )
     route = directory.resolve("calls", tenant="acme", evaluate=False, conversation="c")
