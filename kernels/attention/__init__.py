@@ -1,4 +1,4 @@
-"""Attention of decoding rows over the key-value cache."""
+"""Attention row by row over the key-value cache."""
 
 from kernels.attention.api import Attend, Rotary, Rows, implementation
 

@@ -1,7 +1,7 @@
-"""Attention of rows that hold their sequence's newest token: one query position, a whole cache.
+"""Attention row by row: one query position, a whole cache; decoding rows and short prompts.
 
 The cache lies in pages of C positions, anywhere in the pool; a table says which page holds which
-positions of a sequence. Shape suffixes: T rows of the step, N decoding rows, S slots (rows of the
+positions of a sequence. Shape suffixes: T rows of the step, N rows meant, S slots (rows of the
 table), P pages, K key-value heads, G query heads per key-value head, C positions of a page, M pages
 of the longest sequence, L positions, D head size.
 """
@@ -27,7 +27,10 @@ class Rotary:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Which rows of the step decode, where each row's sequence stands, and its slot. All int64."""
+    """Which rows of the step are meant, and each row's position and slot. All int64.
+
+    Rows of one sequence may be several; keys and values of all are written before any are read.
+    """
 
     decode_N: Tensor
     positions_T: Tensor
@@ -35,7 +38,7 @@ class Rows:
 
 
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor], None]
-"""`attend(qkv, pages, table, out)`: for each decoding row, in one layer, with
+"""`attend(qkv, pages, table, out)`: for each row meant, in one layer, with
 
     keys[position] = pages[table[slot, position // C], 0, :, position % C], values likewise at 1:
 
@@ -43,7 +46,7 @@ Attend = Callable[[Tensor, Tensor, Tensor, Tensor], None]
     out[row] = softmax(q · keys[:position + 1]ᵀ / √D) · values[:position + 1]
 
 qkv is (T, K·G + 2·K, D), before rotation; pages is (P, 2, K, C, D) and is written; table is (S, M)
-int32; out is (T, K·G, D), of which only the decoding rows are written. Other rows are not looked
+int32; out is (T, K·G, D), of which only those rows are written. Other rows are not looked
 at, nor are positions after a row's own: what lies there may be anything.
 """
 

@@ -1,4 +1,4 @@
-"""Attention of decoding rows in C++ for CPUs (`kernels/native/kernels.cpp`)."""
+"""Attention row by row in C++ for CPUs (`kernels/native/kernels.cpp`)."""
 
 from __future__ import annotations
 

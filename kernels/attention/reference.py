@@ -1,4 +1,4 @@
-"""The definition of correct: attention of decoding rows in plain torch, all rows at once."""
+"""The definition of correct: attention row by row in plain torch, all rows at once."""
 
 from __future__ import annotations
 

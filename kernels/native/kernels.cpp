@@ -371,8 +371,9 @@ inline void softmax(float* scores, int64_t length) {
     for (int64_t t = 0; t < padded; t += LANES) store(load(scores + t) * inverse, scores + t);
 }
 
-// Attention of rows that hold a sequence's newest token: rotates queries and keys, writes key and
-// value to the page of the row's position, attends over the sequence's pages up to it.
+// Attention of rows that each attend over all of their sequence up to themselves: rotates queries
+// and keys, writes every row's key and value to the page of its position, then attends over the
+// sequence's pages. Rows of one sequence may be several, as those of a short prompt.
 //
 // qkv: (rows of the step, heads + 2 * kv, dim); cos, sin: (context, dim), rotate-half's sign folded
 // into sin; pages: (any, 2, kv, per_page, dim); table: (slots, longest), the pages of each sequence;
@@ -387,6 +388,17 @@ void attend(const T* qkv, const T* cos, const T* sin, const int64_t* rows, int64
     {
         std::vector<float> scores, query(group * dim), mixed(group * dim);
         std::vector<const T*> keys, values;
+#pragma omp for collapse(2) schedule(static)
+        for (int64_t i = 0; i < count; ++i)
+            for (int64_t h = 0; h < kv; ++h) {
+                const int64_t row = rows[i], position = positions[row];
+                const T* from = qkv + row * (heads + 2 * kv) * dim;
+                const int64_t page = table[slots[row] * longest + position / per_page];
+                T* key = pages + page * 2 * half + (h * per_page + position % per_page) * dim;
+                rotate(from + (heads + h) * dim, cos + position * dim, sin + position * dim, dim,
+                       1.0f, key);
+                std::memcpy(key + half, from + (heads + kv + h) * dim, dim * sizeof(T));
+            }
 #pragma omp for collapse(2) schedule(dynamic)
         for (int64_t i = 0; i < count; ++i)
             for (int64_t h = 0; h < kv; ++h) {
@@ -397,9 +409,6 @@ void attend(const T* qkv, const T* cos, const T* sin, const int64_t* rows, int64
                 const auto keys_of = [&](int64_t at) {
                     return pages + mine[at / per_page] * 2 * half + h * per_page * dim;
                 };
-                T* newest = keys_of(position) + position % per_page * dim;
-                rotate(from + (heads + h) * dim, c, s, dim, 1.0f, newest);
-                std::memcpy(newest + half, from + (heads + kv + h) * dim, dim * sizeof(T));
                 for (int64_t g = 0; g < group; ++g)
                     rotate(from + (h * group + g) * dim, c, s, dim, norm, &query[g * dim]);
 

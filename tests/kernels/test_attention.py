@@ -90,3 +90,26 @@ def test_each_decoding_row_attends_over_its_own_pages(name, dtype, per_page, hea
 def test_an_unknown_implementation_is_refused_by_name():
     with pytest.raises(ValueError, match="reference, native"):
         implementation("cuda")
+
+
+@pytest.mark.req("V2", "V3")
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("order", [[0, 1, 2, 3, 4], [4, 2, 0, 3, 1]], ids=["in order", "shuffled"])
+def test_rows_of_one_sequence_see_each_other_up_to_themselves(name, dtype, order):
+    g = torch.Generator().manual_seed(3)
+    heads, kv, dim, per_page = 6, 2, 32, 4
+    rotary = rotary_tables(40, dim, dtype)
+    qkv = torch.randn(5, heads + 2 * kv, dim, generator=g).to(dtype)
+    positions, at = torch.arange(5) + 6, torch.zeros(5, dtype=torch.long)
+    pages = torch.randn(10, 2, kv, per_page, dim, generator=g).to(dtype)
+    table = torch.randperm(10, generator=g)[None].int()
+    attend = implementation(name)
+    alone_pages, alone = pages.clone(), torch.empty(5, heads, dim, dtype=dtype)
+    for row in range(5):
+        rows = Rows(torch.tensor([row]), positions, at)
+        attend(rotary, rows)(qkv, alone_pages, table, alone)
+    together = torch.empty_like(alone)
+    attend(rotary, Rows(torch.tensor(order), positions, at))(qkv, pages, table, together)
+    assert torch.allclose(together, alone, atol=TOLERANCE[dtype])
+    assert torch.equal(pages, alone_pages)

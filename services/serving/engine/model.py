@@ -31,6 +31,9 @@ FUSED = {
     "down": ("down_proj",),
 }
 """Fused linear → the checkpoint's linears, in order of their output columns."""
+ROW_BY_ROW = 1 << 14
+"""Rows times positions of a prompt chunk up to which one kernel for every row is faster than the
+dozen operations of one product."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,7 @@ class Llama:
         self.summarize = self._fused.summarize
         self._lora = _LastBound(lora_named(kernels))
         self.attend = attention_named(kernels)
+        self.row_by_row = ROW_BY_ROW if kernels == "native" else 0
         weights = read_weights(folder, dtype)
         self._embedding = weights["model.embed_tokens.weight"]
         self._norm = weights["model.norm.weight"]
@@ -186,9 +190,16 @@ class _Attention:
         self._batch = batch
         self._pages, self._tables = pages, tables
         self._rotary = model.rotary
-        self._chunk_masks = [self._chunk_mask(chunk, model.dtype) for chunk in batch.chunks]
-        rows = Rows(batch.decode_rows, batch.positions_T, batch.slots_T)
-        self._decode = model.attend(model.rotary, rows) if len(batch.decode_rows) else None
+        short = [c for c in batch.chunks if c.length * (c.position + c.length) <= model.row_by_row]
+        self._long = [
+            (chunk, self._chunk_mask(chunk, model.dtype))
+            for chunk in batch.chunks
+            if chunk not in short
+        ]
+        alone = [torch.arange(chunk.row, chunk.row + chunk.length) for chunk in short]
+        chosen = torch.cat([batch.decode_rows, *alone])
+        rows = Rows(chosen, batch.positions_T, batch.slots_T)
+        self._row_by_row = model.attend(model.rotary, rows) if len(chosen) else None
 
     def _chunk_mask(self, chunk: Chunk, dtype: torch.dtype) -> Tensor | None:
         if chunk.position == 0:
@@ -203,10 +214,10 @@ class _Attention:
         s = self._shape
         table = self._tables[layer]
         out = torch.empty(qkv.shape[0], s.heads, s.head_dim, dtype=qkv.dtype)
-        for chunk, mask in zip(self._batch.chunks, self._chunk_masks, strict=True):
+        for chunk, mask in self._long:
             self._prompt(chunk, mask, qkv, table[chunk.slot], out)
-        if self._decode is not None:
-            self._decode(qkv, self._pages, table, out)
+        if self._row_by_row is not None:
+            self._row_by_row(qkv, self._pages, table, out)
         return out.view(-1, s.heads * s.head_dim)
 
     def _prompt(
