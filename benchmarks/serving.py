@@ -207,6 +207,8 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"])
     parser.add_argument("--modules", default="all-linear", help="all-linear, or q_proj,v_proj")
     parser.add_argument("--adapters", nargs="+", type=int, default=[1, 8, 32, 128])
+    parser.add_argument("--adapter-precision", default="model", choices=["model", "int8"])
+    parser.add_argument("--no-one-by-one", action="store_true", help="leave PEFT's slowest out")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--prompt", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=32)
@@ -238,6 +240,7 @@ def table(chosen: argparse.Namespace, folder: Path, load: Load, root: Path) -> N
         folder,
         EngineConfig(
             dtype=chosen.dtype,
+            adapter_precision=chosen.adapter_precision,
             step_tokens=4096,
             context=2048,
             slots=chosen.batch,
@@ -276,7 +279,7 @@ def table(chosen: argparse.Namespace, folder: Path, load: Load, root: Path) -> N
     contenders["transformers, base"] = run_theirs(lambda: theirs(plain, load))
     peers = [n for n in chosen.adapters if n <= chosen.batch]
     contenders |= {f"PEFT mixed batch, {n} adapters": mixed(n) for n in peers}
-    if peers:
+    if peers and not chosen.no_one_by_one:
         alone = names[: peers[-1]]
         contenders[f"PEFT one by one, {len(alone)} adapters"] = run_theirs(
             lambda: one_by_one(model, alone, load)
