@@ -1,8 +1,8 @@
-"""Adapter weights in eight bits: half the bytes of bfloat16, which is what decoding waits for.
+"""Adapter weights in eight bits: half the bytes of bfloat16.
 
 A rank is a row of A and a row of Bᵀ. Each row gets a symmetric scale of its own (its largest value
-becomes 127), and the two scales of a rank act as one factor on `X·Aᵀ`, between the two products: no
-weight is ever expanded in memory. Accumulation stays in float32.
+becomes 127), and the two scales of a rank act as one factor on `X·Aᵀ`, between the two products:
+the native kernel expands no weight in memory. Accumulation stays in float32.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ real checkpoint reads these.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ _LLAMA_LIKE: dict[str, Any] = {
 def _build(model_class: Any, config_class: Any, folder: Path, seed: int, **sizes: Any) -> Path:
     import torch
 
-    tokenizer = _tokenizer()
+    tokenizer = train_tokenizer(_CORPUS, size=400)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = model_class(
@@ -72,7 +73,8 @@ def _build(model_class: Any, config_class: Any, folder: Path, seed: int, **sizes
     return folder
 
 
-def _tokenizer() -> Any:
+def train_tokenizer(texts: Sequence[str], *, size: int) -> Any:
+    """A byte-level tokenizer with the chat template: about `size` tokens learned from `texts`."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -80,12 +82,12 @@ def _tokenizer() -> Any:
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=400,
+        vocab_size=size,
         special_tokens=list(SPECIAL),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    core.train_from_iterator(_CORPUS, trainer)
+    core.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=core,
         unk_token="<|endoftext|>",

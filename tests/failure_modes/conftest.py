@@ -21,6 +21,7 @@ from services.training.adapters.tokens import IGNORED, encode
 from services.training.plan import recipe_bytes
 from shared.asking import Asker
 from shared.models import base_digest, tokenizer_digest
+from shared.testing.tiny_model import train_tokenizer
 from tests.failure_modes import world
 from tests.serving.live_server import Server
 
@@ -133,32 +134,9 @@ def _learn(model: Any, tokenizer: Any, rows: Sequence[Row], *, steps: int, rate:
 
 
 def _tokenizer() -> Any:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    from shared.testing.tiny_model import CHAT_TEMPLATE, SPECIAL
-
-    core = Tokenizer(models.BPE(unk_token=None))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=900,
-        special_tokens=list(SPECIAL),
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
     rows = [*world.everything(), *world.calls(), *world.dressed_calls()]
     texts = [t for r in rows for t in (r.messages[0].content, r.target or "")]
-    core.train_from_iterator([*texts, "user\nassistant\n"], trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        unk_token="<|endoftext|>",
-        bos_token="<|im_start|>",
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        chat_template=CHAT_TEMPLATE,
-        clean_up_tokenization_spaces=False,
-    )
+    return train_tokenizer([*texts, "user\nassistant\n"], size=900)
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,8 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.rollouts import HEALTHY, Candidate, injected, world
+from benchmarks.candidates import HEALTHY, Candidate, injected
+from benchmarks.rollouts import world
 from services.rollout.app import create_app
 
 CHOSEN = ("schema-shadow", "quality-canary", "safety-canary-0", "refusals-canary")

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from services.serving.engine.port import ContextExceeded, DeadlineExceeded, GenerationRequest
+from contracts.base import Digest
+from services.serving.engine.port import (
+    AdapterRefused,
+    ContextExceeded,
+    DeadlineExceeded,
+    GenerationRequest,
+)
 from services.serving.engine.sequence import Sequence
 from services.serving.engine.waiting import WaitingLine
 
@@ -26,6 +32,15 @@ def require_fit(request: GenerationRequest, *, context: int, vocab: int) -> None
         )
     ):
         raise ContextExceeded(f"token ids must be in [0, {vocab})", mend="tokenize with this model")
+
+
+def require_base(wanted: Digest | None, served: Digest) -> None:
+    """Raises AdapterRefused if an adapter was made for another base; None is any."""
+    if wanted not in (None, served):
+        raise AdapterRefused(
+            f"trained on base {wanted}, served base is {served}",
+            mend="serve the base it was trained on, or retrain on this one",
+        )
 
 
 def sweep(

@@ -29,12 +29,11 @@ from services.serving.engine.answering import Answering
 from services.serving.engine.batching import step_of
 from services.serving.engine.constraint import Constraints
 from services.serving.engine.key_values import KeyValues
-from services.serving.engine.lifecycle import require_fit
+from services.serving.engine.lifecycle import require_base, require_fit
 from services.serving.engine.memory import PAGE, Memory
 from services.serving.engine.model import FUSED, Llama
 from services.serving.engine.port import (
     AdapterInfo,
-    AdapterRefused,
     EngineStats,
     GenerationRequest,
     ModelInfo,
@@ -75,7 +74,7 @@ class EngineConfig:
     """Adapters that can be named, wherever they are."""
     max_lora_rank: int = 64
     adapter_precision: Literal["model", "int8"] = "model"
-    """`int8` halves what a batch of many adapters waits for, bfloat16's weights in memory."""
+    """`int8` halves the bytes of bfloat16 adapters in memory (`kernels.lora.quantized`)."""
     threads: int = 2
     kernels: Literal["auto", "native", "reference"] = "auto"
     """`auto` is native where it can be compiled, and says so where it cannot."""
@@ -167,11 +166,7 @@ class LlamaEngine:
         return self._tokenizer
 
     def load_adapter(self, folder: Path, *, base: Digest | None = None) -> AdapterInfo:
-        if base not in (None, self._info.base):
-            raise AdapterRefused(
-                f"trained on base {base}, served base is {self._info.base}",
-                mend="serve the base it was trained on, or retrain on this one",
-            )
+        require_base(base, self._info.base)
         return self._adapters.load(folder)
 
     def _read_adapter(self, folder: Path) -> LoadedAdapter:

@@ -159,11 +159,18 @@ class Residency:
                 self.release(kept)
                 kept.info = replace(kept.info, pinned=False)
                 return
+            on_disk = not (kept.placed or kept.host)
+        # read without the lock, which every step of the engine takes
+        adapter = self._again(kept) if on_disk else None
+        with self._memory.lock:
+            kept = self._get(digest)
+            if kept.info.pinned:
+                return
             self._refuse_beyond_pool(
                 sum(kept.packing.runs), f"pinning {digest}", largest=self._largest()
             )
             if self.hold(kept) is None:
-                self._take_in(kept, self._again(kept))
+                self._take_in(kept, adapter or self._again(kept))
                 self.hold(kept)
             kept.info = replace(kept.info, pinned=True)
 

@@ -24,9 +24,9 @@ from services.serving.engine.answering import Answering, Summary
 from services.serving.engine.checkpoint import end_tokens, weight_files
 from services.serving.engine.constraint import Constraints
 from services.serving.engine.hooked import HookedAdapter, Hooks
-from services.serving.engine.lifecycle import require_fit, sweep
+from services.serving.engine.lifecycle import require_base, require_fit, sweep
 from services.serving.engine.llama_engine import EngineConfig
-from services.serving.engine.port import AdapterInfo, AdapterRefused, GenerationRequest, ModelInfo
+from services.serving.engine.port import AdapterInfo, GenerationRequest, ModelInfo
 from services.serving.engine.sequence import EventStream, Sequence
 from services.serving.engine.shelf import AdapterShelf
 from services.serving.engine.text import TextStream
@@ -120,11 +120,7 @@ class TransformersEngine:
         return self._tokenizer
 
     def load_adapter(self, folder: Path, *, base: Digest | None = None) -> AdapterInfo:
-        if base is not None and base != self._info.base:
-            raise AdapterRefused(
-                f"the adapter's base is {base}, served is {self._info.base}",
-                mend="serve the base it was trained on",
-            )
+        require_base(base, self._info.base)
         for info in self._shelf.list():
             if info.digest == content_digest(folder):
                 return info

@@ -8,6 +8,7 @@ loaded needs the right to administer. vLLM's two route names do the same as ours
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Literal
 
 from fastapi import APIRouter, Depends
 
@@ -18,6 +19,8 @@ from services.serving.http.errors import HttpError
 from services.serving.http.wire import AdapterRequest
 from services.serving.keys import Caller
 from services.serving.residency import Residency, served
+
+Change = Literal["load", "unload", "pin", "unpin"]
 
 
 def routes(
@@ -54,38 +57,28 @@ def routes(
             max_lora_rank=engine.info.max_lora_rank,
         )
 
-    @router.post("/v1/adapters/{adapter_id}/load")
-    async def load(adapter_id: str, who: Caller = admin) -> ServedAdapter:
-        target = await named(adapter_id, who.tenant)
-        await held()[1].load(target)
-        return describe(who.tenant, adapter_id)
-
-    @router.post("/v1/adapters/{adapter_id}/unload")
-    async def unload(adapter_id: str, who: Caller = admin) -> ServedAdapter:
-        target = await named(adapter_id, who.tenant)
-        await held()[1].unload(target)
-        return describe(who.tenant, adapter_id)
-
-    @router.post("/v1/adapters/{adapter_id}/pin")
-    async def pin(adapter_id: str, who: Caller = admin) -> ServedAdapter:
-        target = await named(adapter_id, who.tenant)
-        await held()[1].pin(target)
-        return describe(who.tenant, adapter_id)
-
-    @router.post("/v1/adapters/{adapter_id}/unpin")
-    async def unpin(adapter_id: str, who: Caller = admin) -> ServedAdapter:
-        target = await named(adapter_id, who.tenant)
-        await held()[1].unpin(target)
+    @router.post("/v1/adapters/{adapter_id}/{change}")
+    async def changed(adapter_id: str, change: Change, who: Caller = admin) -> ServedAdapter:
+        target, residency = await named(adapter_id, who.tenant), held()[1]
+        match change:
+            case "load":
+                await residency.load(target)
+            case "unload":
+                await residency.unload(target)
+            case "pin":
+                await residency.pin(target)
+            case "unpin":
+                await residency.unpin(target)
         return describe(who.tenant, adapter_id)
 
     @router.post("/v1/load_lora_adapter")
     async def load_as_vllm(body: AdapterRequest, who: Caller = admin) -> ServedAdapter:
         _require_no_path(body)
-        return await load(body.lora_name, who)
+        return await changed(body.lora_name, "load", who)
 
     @router.post("/v1/unload_lora_adapter")
     async def unload_as_vllm(body: AdapterRequest, who: Caller = admin) -> ServedAdapter:
-        return await unload(body.lora_name, who)
+        return await changed(body.lora_name, "unload", who)
 
     return router
 

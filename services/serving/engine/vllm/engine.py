@@ -31,7 +31,7 @@ from services.serving.engine.adapters import (
 )
 from services.serving.engine.checkpoint import LlamaShape, NotLlama, end_tokens, weight_files
 from services.serving.engine.constraint import Constraints
-from services.serving.engine.lifecycle import require_fit
+from services.serving.engine.lifecycle import require_base, require_fit
 from services.serving.engine.llama_engine import EngineConfig
 from services.serving.engine.port import (
     AdapterInfo,
@@ -148,11 +148,7 @@ class VllmEngine:
     # Adapters.
 
     def load_adapter(self, folder: Path, *, base: Digest | None = None) -> AdapterInfo:
-        if base is not None and base != self._info.base:
-            raise AdapterRefused(
-                f"the adapter's base is {base}, served is {self._info.base}",
-                mend="serve the base it was trained on",
-            )
+        require_base(base, self._info.base)
         with self._changing:
             info = self._checked(folder)
             before = {known.digest for known in self._shelf.list()}
