@@ -134,9 +134,11 @@ async def test_killed_with_9_and_run_again_gives_the_very_same_weights(finished,
     _, plan, uninterrupted, _ = finished
 
     async def kill() -> None:
+        trainer = trainer_of(tmp_path)
+        trainer.suspend()  # or it may have finished by the time it is killed
         with pytest.raises(LeaseHeld):  # nobody else may work here meanwhile
             await carry_out(tmp_path, plan)
-        trainer_of(tmp_path).kill()
+        trainer.kill()
 
     ending, _ = await carry_out(tmp_path, plan, at_step=6, act=kill)
     assert isinstance(ending, TrainFailure)
