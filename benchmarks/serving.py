@@ -191,11 +191,13 @@ def measured(contenders: dict[str, Callable[[], int]], repeats: int) -> dict[str
     A contender runs its load and returns the number of tokens it generated.
     """
     rates: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(repeats):
+    for number in range(repeats):
         for name, run in contenders.items():
             began = time.perf_counter()
             generated = run()
             rates[name].append(generated / (time.perf_counter() - began))
+            told = f"round {number + 1} of {repeats}, {name}: {rates[name][-1]:.1f} tok/s"
+            print(told, file=sys.stderr, flush=True)
     return {name: statistics.median(found) for name, found in rates.items()}
 
 

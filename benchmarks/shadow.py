@@ -137,6 +137,8 @@ async def main(options: argparse.Namespace, model: Path, root: Path) -> None:
         asks = [ask(number * ROUND + i) for i in range(ROUND)]
         for name in order:
             rounds[name].append(await round_of(execution, asks, routes[name], gap_s, draw, now))
+            told = f"round {number + 1} of {options.requests // ROUND}, shadow {name}"
+            print(f"{told}: p95 {1e3 * p95(rounds[name][-1:]):.0f} ms", file=sys.stderr, flush=True)
     engine.close()
     mirrored = len([o for o in sink.outcomes if o.arm == "shadow"]) - mirrored
     low, high = ratio_interval(rounds["off"], rounds["on"])
