@@ -7,6 +7,7 @@ is on demand, so an adapter the engine has dropped comes back with the next requ
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -66,13 +67,16 @@ class Residency:
 
     async def pin(self, target: Target) -> None:
         """Load, and keep it loaded. Raises what `load` does; AdapterRefused if too many stay."""
-        info = await self.load(target)
-        await asyncio.to_thread(self._engine.pin_adapter, info.digest, True)
+        while True:
+            info = await self.load(target)
+            with suppress(AdapterNotLoaded):  # it has made room for another meanwhile
+                return await asyncio.to_thread(self._engine.pin_adapter, info.digest, True)
 
     async def unpin(self, target: Target) -> None:
         """It may make room for others again."""
         if (found := self.find(target.adapter)) is not None:
-            await asyncio.to_thread(self._engine.pin_adapter, found.digest, False)
+            with suppress(AdapterNotLoaded):  # it has made room for another meanwhile
+                await asyncio.to_thread(self._engine.pin_adapter, found.digest, False)
 
 
 def served(

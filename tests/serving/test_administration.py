@@ -11,8 +11,10 @@ from contracts.registry import AdapterPromoted, AdapterWithdrawn, CandidateRegis
 from contracts.serving import ServedAdapter
 from contracts.subjects import RunRef
 from services.cli.main import app as sluice
+from services.serving.directory import Target
 from services.serving.engine.llama_engine import EngineConfig, LlamaEngine
 from services.serving.keys import Keys
+from services.serving.residency import Residency
 from shared.metrics import Residents, provider
 from tests.serving.live_server import Server
 
@@ -237,3 +239,44 @@ def test_the_command_line_lists_and_changes_what_is_loaded(registry, monkeypatch
     code, _, err = run("adapters")
     assert code == 69
     assert "sluice up" in err
+
+
+class Crowded:
+    """The engine, whose adapters make room for others just before anything is done to them."""
+
+    def __init__(self, engine, times):
+        self.engine = engine
+        self.times = times
+
+    def __getattr__(self, name):
+        return getattr(self.engine, name)
+
+    def pin_adapter(self, digest, pinned):
+        self._crowd(digest)
+        self.engine.pin_adapter(digest, pinned)
+
+    def unload_adapter(self, digest):
+        self._crowd(digest)
+        self.engine.unload_adapter(digest)
+
+    def _crowd(self, digest):
+        if self.times:
+            self.times -= 1
+            self.engine.unload_adapter(digest)
+
+
+@pytest.mark.parametrize("what", ["pin", "unpin", "unload"])
+async def test_an_adapter_that_leaves_just_before_a_change_is_no_error(
+    what, small, adapter_folders
+):
+    target = Target(model=IDS["a"], adapter=TREES["a"])
+    crowded = Crowded(small, times=0)
+    residency = Residency(crowded, lambda _: adapter_folders["a"])
+    await residency.load(target)
+    crowded.times = 1
+    await getattr(residency, what)(target)
+    assert crowded.times == 0
+    found = residency.find(TREES["a"])
+    assert (found is not None and found.pinned) == (what == "pin")
+    await residency.unpin(target)
+    await residency.unload(target)
