@@ -21,7 +21,7 @@ from services.training.adapters.session_trainer import SessionTrainer, shared_ar
 from services.training.adapters.tokens import Corpus
 from services.training.bucketing import parts
 
-PART_TOKENS = 2048
+PART_TOKENS = 1024
 """Padded tokens of a part: enough to keep a CPU's matrix products efficient."""
 _ROWS = {"input_ids", "labels", "attention_mask"}
 
