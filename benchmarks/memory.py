@@ -22,6 +22,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from contracts.job import Hyperparameters, LoraParameters
+from services.training.adapters.process import has_accelerator
+from services.training.bucketing import PART_TOKENS, largest_part
 from services.training.memory import ModelDimensions, estimate
 
 METHODS = ("sft", "lora", "qlora")
@@ -109,6 +111,9 @@ def _estimate(case: Case) -> dict[str, int]:
         length=case.length,
         completion_length=case.completion,
         precision="bfloat16" if case.precision == "bfloat16" else "float32",
+        part=None
+        if has_accelerator()
+        else largest_part([(case.length, case.completion)], case.batch_size, PART_TOKENS),
     )
 
 

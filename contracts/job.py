@@ -174,7 +174,8 @@ class Hyperparameters(Frozen):
     """Optimizer steps between checkpoints."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the matrix products; weights, gradients and the optimizer are float32 either way.
-    `auto` is bfloat16 where the processor multiplies it natively; the recipe has the choice."""
+    `auto` is bfloat16 where a short measurement before the first step finds it faster; the choice
+    is kept, in the recipe too, so that a resumed run has it again."""
     optimizer: Literal["adamw", "paged_adamw"] = "adamw"
     """`paged_adamw` moves its moments between GPU and host memory; it needs a CUDA GPU."""
     seed: int = 0

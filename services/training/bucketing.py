@@ -7,10 +7,12 @@ and epoch, which is what lets a resumed run see exactly the batches the killed o
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 POOL_BATCHES = 16
 """Batches whose rows are drawn at random together and then sorted by length."""
+PART_TOKENS = 1024
+"""Padded tokens of a part: enough to keep a CPU's matrix products efficient."""
 
 
 def bucketed_order(lengths: Sequence[int], batch_size: int, *, seed: int, epoch: int) -> list[int]:
@@ -46,6 +48,23 @@ def parts(lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
         else:
             found.append([index])
     return found
+
+
+def largest_part(
+    sizes: Iterable[tuple[int, int]], batch_size: int, most_tokens: int
+) -> tuple[int, int]:
+    """At most how many tokens, and how many scored ones, `parts` puts into one part.
+
+    `sizes` are (tokens, scored tokens) of the rows, of which any `batch_size` may meet. A part
+    whose longest row has n tokens has at most `most_tokens` / n rows, each scored no more than any
+    row of up to n tokens.
+    """
+    tokens = scored = most = 0
+    for length, of_these in sorted(sizes):
+        most = max(most, of_these)
+        rows = min(batch_size, max(1, most_tokens // length))
+        tokens, scored = max(tokens, rows * length), max(scored, rows * most)
+    return tokens, scored
 
 
 def padded_share(lengths: Sequence[int], order: Sequence[int], batch_size: int) -> float:

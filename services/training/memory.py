@@ -126,12 +126,14 @@ def estimate(
     completion_length: int | None = None,
     precision: Precision = "float32",
     teacher: ModelDimensions | None = None,
+    part: tuple[int, int] | None = None,
 ) -> dict[str, int]:
     """Bytes by part for one micro-batch of `batch_size` rows of `length` tokens.
 
     A row of a method that compares answers is a sequence for each of them. `completion_length` is
     how many of the tokens the loss looks at (all, if unsaid). A `teacher` is held beside the
-    student, with logits of its own and, for one block at a time, what it computes them of.
+    student, with logits of its own and, for one block at a time, what it computes them of. Of a
+    batch worked on in parts, `part` are the tokens and the scored tokens of the largest one.
     """
     adapter = lora_parameters(model, lora) * ADAPTERS.get(method, 1) if lora is not None else 0
     trainable = adapter if lora is not None else model.linear_parameters
@@ -139,15 +141,18 @@ def estimate(
     weights = (model.parameters + adapter) * BYTES
     if method == "qlora":
         weights -= round(model.linear_parameters * (BYTES - NF4_BYTES))
+    tokens = sequences * length
     scored = sequences * min(length, completion_length or length)
+    if part is not None:
+        tokens, scored = part
     loading = round(model.linear_parameters * (BYTES - NF4_BYTES)) if method == "qlora" else 0
     return {
         "weights": weights,
         **({"loading": loading} if loading else {}),
-        **({"teacher": _teacher_bytes(teacher, sequences * length, scored)} if teacher else {}),
+        **({"teacher": _teacher_bytes(teacher, tokens, scored)} if teacher else {}),
         "gradients": trainable * BYTES,
         "optimizer": 2 * trainable * BYTES,
-        "activations": sequences * length * model.layers * _block_bytes(model, lora, precision)
+        "activations": tokens * model.layers * _block_bytes(model, lora, precision)
         + LOGIT_COPIES * scored * model.vocabulary * BYTES
         + (model.linear_parameters * HALF_BYTES if precision == "bfloat16" else 0),
         "runtime": RUNTIME_BYTES,
@@ -171,13 +176,18 @@ def _block_bytes(model: ModelDimensions, lora: LoraParameters | None, precision:
     return residual * BYTES + products * (HALF_BYTES if precision == "bfloat16" else BYTES)
 
 
-def require_memory(parts: Mapping[str, int], *, available: int, batch_size: int) -> None:
-    """Raises InvalidInput, with a batch size that fits, if `parts` exceed `available` bytes."""
+def require_memory(
+    parts: Mapping[str, int], *, available: int, batch_size: int, at_once: int | None = None
+) -> None:
+    """Raises InvalidInput, with a batch size that fits, if `parts` exceed `available` bytes.
+
+    `at_once` is how many of a batch's longest rows the activations are of; None is all.
+    """
     needed = sum(parts.values())
     if needed <= available:
         return
     fixed = needed - parts["activations"]
-    per_sequence = max(1, parts["activations"] // batch_size)
+    per_sequence = max(1, parts["activations"] // min(at_once or batch_size, batch_size))
     fitting = (available - fixed) // per_sequence
     if fitting >= 1:
         mend = (

@@ -36,6 +36,8 @@ class TrainerPlan(Frozen):
     steps: int = Field(ge=1)
     threads: int = Field(default=2, ge=1)
     """CPU threads. Sums are split by thread, so equal digests need an equal number."""
+    precision_reason: str = ""
+    """Why the recipe has its precision, where the job left it to be chosen."""
 
 
 def recipe_of(
@@ -46,15 +48,12 @@ def recipe_of(
     base: Digest,
     tokenizer: Digest,
     versions: Mapping[str, str],
-    native: Precision = "float32",
 ) -> Recipe:
     """The recipe of `job` on the curated dataset. `method` is the job's, or diagnosis' choice.
 
-    The recipe of `preference` or `distillation` is named for its objective.
+    The recipe of `preference` or `distillation` is named for its objective. A precision of `auto`
+    is yet to be chosen (`with_precision`).
     """
-    train = job.method.train
-    if train.precision == "auto":
-        train = train.model_copy(update={"precision": native})
     return Recipe(
         method=job.method.recipe(method),
         base=base,
@@ -64,9 +63,15 @@ def recipe_of(
         parameters=job.method.parameters,
         preference=job.method.preference if method == "preference" else None,
         distillation=job.method.distillation if method == "distillation" else None,
-        train=train,
+        train=job.method.train,
         versions=dict(versions),
     )
+
+
+def with_precision(recipe: Recipe, precision: Precision) -> Recipe:
+    """The recipe, its precision chosen."""
+    train = recipe.train.model_copy(update={"precision": precision})
+    return recipe.model_copy(update={"train": train})
 
 
 def moving(recipe: Recipe) -> Parameters:

@@ -208,3 +208,33 @@ def test_a_batch_in_parts_has_the_loss_and_the_gradient_of_the_whole(
     assert min(counts[3:]) > 1
     for whole, cut_up in zip(runs[10_000], runs[400], strict=True):
         assert cut_up == pytest.approx(whole, rel=1e-3)
+
+
+@pytest.mark.parametrize("parameters", ["lora", "full", "qlora"])
+def test_whichever_weights_move_logits_are_made_where_labels_are(
+    session, make_plan, monkeypatch, parameters
+):
+    """In training, in validation, and of what serves: TRL's head scores every position on a CPU."""
+    from trl.trainer import utils as library
+
+    from services.training.adapters import completion_head
+
+    def everywhere(*_: object, **__: object) -> None:
+        raise AssertionError("every position was scored")
+
+    scored: list[int] = []
+
+    def counted(rows, *args):
+        scored.append(len(rows))
+        return described(rows, *args)
+
+    described = completion_head._described
+    monkeypatch.setattr(completion_head, "_described", counted)
+    monkeypatch.setattr(library._ChunkedLogProbFunction, "apply", everywhere)
+    plan = make_plan(2)
+    recipe = plan.recipe.model_copy(update={"method": "sft", "parameters": parameters})
+    trained = method("sft")(session(plan.model_copy(update={"recipe": recipe})))
+    assert trained.validation_loss is not None
+    answers = 4 * len('{"name": "say", "arguments": {"n": 0}}<')  # bytes, and an end token
+    assert len(scored) == 2 + (1 if parameters == "lora" else 2)  # steps, then the validation
+    assert set(scored) == {answers}

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from contracts.job import LoraParameters
+from services.training.bucketing import PART_TOKENS, largest_part, parts
 from services.training.memory import (
     LOGIT_COPIES,
     ModelDimensions,
@@ -66,6 +69,38 @@ def test_activations_grow_with_the_batch_and_the_length(dimensions):
     assert activations(1, 64) < activations(1, 128) < 2 * activations(1, 64)
 
 
+@pytest.mark.req("D8")
+def test_a_batch_worked_on_in_parts_holds_one_part_or_its_longest_row(dimensions):
+    def activations(batch_size, length):
+        return estimate(
+            dimensions,
+            method="lora",
+            lora=LoraParameters(),
+            batch_size=batch_size,
+            length=length,
+            part=largest_part([(length, length)], batch_size, 256),
+        )["activations"]
+
+    assert activations(2, 64) == 2 * activations(1, 64)  # smaller than a part
+    assert activations(64, 64) == activations(4, 64) == activations(2, 128)
+    assert activations(64, 512) == activations(1, 512) > activations(64, 64)
+
+
+@pytest.mark.req("D8")
+@given(
+    st.lists(st.tuples(st.integers(1, 90), st.integers(1, 90)), min_size=1, max_size=40),
+    st.integers(1, 12),
+    st.randoms(use_true_random=False),
+)
+def test_no_part_of_any_batch_is_larger_than_the_largest(sizes, batch_size, draw):
+    sizes = [(max(size), min(size)) for size in sizes]
+    most, most_scored = largest_part(sizes, batch_size, 128)
+    batch = draw.sample(sizes, min(batch_size, len(sizes)))
+    for part in parts([length for length, _ in batch], 128):
+        assert len(part) * max(batch[i][0] for i in part) <= most
+        assert sum(batch[i][1] for i in part) <= most_scored
+
+
 PARTS = {"weights": 500, "gradients": 10, "optimizer": 20, "activations": 8000}
 
 
@@ -76,6 +111,14 @@ def test_a_machine_too_small_is_refused_with_the_parts_and_a_batch_that_fits():
     problem = refusal.value.problems[0]
     assert "activations" in problem.problem
     assert problem.mend == "set method.train.batch_size to 3 and gradient_accumulation to 3"
+
+
+@pytest.mark.req("D8")
+def test_the_batch_that_fits_is_counted_by_the_rows_of_a_part():
+    with pytest.raises(InvalidInput) as refusal:
+        require_memory(PARTS, available=3600, batch_size=64, at_once=4)
+    mend = refusal.value.problems[0].mend
+    assert mend == "set method.train.batch_size to 1 and gradient_accumulation to 64"
 
 
 @pytest.mark.req("D8")
@@ -156,6 +199,24 @@ def test_the_demo_s_peak_was_foreseen():
         precision="bfloat16",
     )
     assert sum(parts.values()) / GIB == pytest.approx(6.39, rel=0.25)
+
+
+@pytest.mark.req("D8")
+def test_a_batch_in_parts_is_foreseen_by_its_largest_part():
+    """benchmarks/RESULTS.md: LoRA in bfloat16 with `--batch 8` peaked at 2.62 GiB."""
+    parts_of_memory = estimate(
+        SMOLLM2,
+        method="lora",
+        lora=LoraParameters(),
+        batch_size=8,
+        length=384,
+        completion_length=64,
+        precision="bfloat16",
+        part=largest_part([(384, 64)], 8, PART_TOKENS),
+    )
+    total = sum(parts_of_memory.values())
+    assert total / GIB == pytest.approx(2.62, rel=0.15)
+    assert (total - parts_of_memory["runtime"]) / GIB == pytest.approx(1.84, rel=0.2)
 
 
 @pytest.mark.req("D8")

@@ -22,6 +22,8 @@ from shared.errors import ArtifactMissing, InvalidInput
 from tests.training.test_plan import job
 from tests.training.texts import conversation, document, likelihood_plan
 
+EXACT = {"precision": "float32"}
+
 
 @pytest.fixture
 def settings(tmp_path):
@@ -45,7 +47,7 @@ def curated(store, dataset):
 
 @pytest.fixture
 def the_job(base):
-    plain = job(batch_size=8)
+    plain = job(batch_size=8, precision="float32")
     return plain.model_copy(update={"base": plain.base.model_copy(update={"model": str(base)})})
 
 
@@ -121,7 +123,7 @@ def test_a_teacher_whose_logits_are_read_is_in_the_plan_and_counted(
 ):
     taught = {"teacher": {"name": "T", "licence": "MIT", "checkpoint": str(base)}}
     wanted = the_job.model_copy(
-        update={"method": Method(name="distillation", distillation=taught, train={})}
+        update={"method": Method(name="distillation", distillation=taught, train=EXACT)}
     )
     ready = prepare(wanted, curated, method="distillation", store=store, settings=settings)
     assert ready.plan.teacher == ready.plan.base == base
@@ -132,7 +134,7 @@ def test_a_teacher_whose_logits_are_read_is_in_the_plan_and_counted(
     )
     gone = {"teacher": {**taught["teacher"], "checkpoint": "nowhere"}}
     missing = wanted.model_copy(
-        update={"method": Method(name="distillation", distillation=gone, train={})}
+        update={"method": Method(name="distillation", distillation=gone, train=EXACT)}
     )
     with pytest.raises(InvalidInput, match="no model folder 'nowhere'"):
         prepare(missing, curated, method="distillation", store=store, settings=settings)

@@ -54,7 +54,7 @@ def trainer_of(work: Path) -> psutil.Process:
 def finished(tmp_path_factory, make_plan):
     """One uninterrupted run, shared by the tests that only read it."""
     work = tmp_path_factory.mktemp("finished")
-    plan = make_plan(STEPS)
+    plan = make_plan(STEPS).model_copy(update={"precision_reason": "float32, as measured"})
     ending, progress = asyncio.run(carry_out(work, plan))
     assert isinstance(ending, TrainResult), (ending, (work / LOG_FILE).read_text())
     return work, plan, ending, progress
@@ -82,6 +82,7 @@ def test_every_step_reports_its_numbers(finished):
     assert steps[-1].values["tokens_per_s"] > 0
     assert steps[-1].values["peak_memory_bytes"] > 50 * 1024**2
     messages = {event.message for event in progress}
+    assert "precision: float32, as measured" in messages
     assert {"loading the base", "tokenizing the dataset", "taking fingerprints"} <= messages
 
 

@@ -16,6 +16,9 @@ from trl.trainer.utils import FusedCausalLMOutput
 
 _SCALED = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
 
+_ROWS = 32
+"""Rows of the vocabulary's width that the metrics of a step copy at once."""
+
 
 def add_completion_head(model: Any) -> bool:
     """Make `model(..., labels=labels_BT, fused_lm_head=True)` score labelled positions only.
@@ -90,11 +93,8 @@ def score(
     mask = labels_BT != -100
     logits_NV = F.linear(hidden_BTH[mask], head.weight, head.bias).float()
     log_probs_N = -F.cross_entropy(logits_NV, labels_BT[mask], reduction="none")
-    with torch.no_grad():
-        normal_NV = logits_NV.log_softmax(-1)
-        entropy_N = -(normal_NV.exp() * normal_NV).sum(-1)
-        mean_N = logits_NV.mean(-1)
-        top1_N = logits_NV.argmax(-1) == labels_BT[mask]
+    entropy_N, mean_N, best_N = _described(logits_NV.detach())
+    top1_N = best_N == labels_BT[mask]
     log_probs = log_probs_N.new_zeros(mask.shape).masked_scatter(mask, log_probs_N)
     return FusedCausalLMOutput(
         loss=-log_probs.sum() / (mask.sum().clamp(min=1) if items is None else items),
@@ -104,3 +104,14 @@ def score(
         is_top1=torch.zeros_like(mask).masked_scatter(mask, top1_N),
         label_mask=mask,
     )
+
+
+def _described(logits_NV: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Entropy, mean and index of the highest logit of each row, a few rows in memory at a time."""
+    entropies, means, bests = [], [], []
+    for rows_nV in logits_NV.split(_ROWS):
+        normal_nV = rows_nV.log_softmax(-1)
+        entropies.append(-(normal_nV.exp() * normal_nV).sum(-1))
+        means.append(rows_nV.mean(-1))
+        bests.append(rows_nV.argmax(-1))
+    return torch.cat(entropies), torch.cat(means), torch.cat(bests)

@@ -18,6 +18,7 @@ from torch import Tensor
 from trl.trainer.utils import add_fused_lm_head
 
 from services.training.adapters.base import load_base
+from services.training.adapters.completion_head import add_completion_head
 from services.training.adapters.likelihood import Start, rank_of
 from services.training.adapters.methods.lora import lora_config
 from services.training.adapters.session import Session
@@ -50,11 +51,13 @@ class EveryWeight:
         trainer.release()
         base, _ = load_base(session.plan)
         add_fused_lm_head(base)
+        add_completion_head(base)
         served: Any = get_peft_model(base, lora_config(lora))
         whole = kept = 0.0
         for name in _adapted(session, trainer.network):
             layer = served.get_submodule(f"base_model.model.{name}")
-            change = trainer.network.get_submodule(name).weight.data - layer.base_layer.weight.data
+            trained = whole(trainer.network.get_submodule(name).weight.data)
+            change = trained - layer.base_layer.weight.data
             a, b = nearest_product(change, lora.r, seed=session.plan.recipe.train.seed)
             layer.lora_A["default"].weight.data.copy_(a)
             layer.lora_B["default"].weight.data.copy_(b / layer.scaling["default"])

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 _PR_SET_PDEATHSIG = 1
+_GPU_NODES = ("/dev/nvidiactl", "/dev/kfd")
 
 
 def die_with_parent(parent: int) -> None:
@@ -42,6 +43,11 @@ def available_memory_bytes() -> int:
     free = int(psutil.virtual_memory().available)
     limit, used = (_cgroup(name) for name in ("memory.max", "memory.current"))
     return free if limit is None or used is None else max(0, min(free, limit - used))
+
+
+def has_accelerator() -> bool:
+    """Whether a driver offers a GPU (NVIDIA's or AMD's), told without loading torch."""
+    return any(Path(node).exists() for node in _GPU_NODES)
 
 
 def _cgroup(name: str) -> int | None:

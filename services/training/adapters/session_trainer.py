@@ -30,6 +30,7 @@ from services.training.adapters.channel import peak_memory_bytes
 from services.training.adapters.checkpoints import newest_sealed, prune, seal, step_of
 from services.training.adapters.completion_head import add_completion_head
 from services.training.adapters.session import Cancelled, Session
+from services.training.adapters.sharding import load_whole, shard_on_cpus, whole
 from services.training.bucketing import bucketed_order
 from services.training.health import RunHealth, RunStopped
 from services.training.plan import TrainerPlan, learning_rate_share
@@ -119,6 +120,12 @@ class SessionTrainer(Trainer):
                 f"no training row is left: {too_long} exceed max_length",
                 "raise method.train.max_length, or check the dataset",
             )
+        if world.sharded() and peft_config is not None:
+            raise RunStopped(
+                "method_unavailable",
+                "sharded weights are for trainings that move every weight",
+                "set method.parameters to full, or start the processes without FSDP",
+            )
         self._session = session
         self._lengths = lengths
         self._health = RunHealth()
@@ -168,6 +175,8 @@ class SessionTrainer(Trainer):
         if isinstance(self.network, PeftModel):
             weights = load_file(checkpoint / "adapter_model.safetensors")
             set_peft_model_state_dict(self.network, weights)
+        elif world.sharded():
+            load_whole(self.network, checkpoint)
         else:
             self._load_from_checkpoint(str(checkpoint))
         self.state = self.state.load_from_json(str(checkpoint / "trainer_state.json"))
@@ -185,6 +194,11 @@ class SessionTrainer(Trainer):
         return float(sum(recent) / len(recent))
 
     # What follows overrides the library's steps.
+
+    def create_accelerator_and_postprocess(self) -> None:
+        super().create_accelerator_and_postprocess()  # type: ignore[no-untyped-call]
+        shard_on_cpus(self.accelerator)
+        self.is_fsdp_enabled = getattr(self.accelerator.state, "fsdp_plugin", None) is not None
 
     def _get_train_sampler(self, train_dataset: Any = None) -> BucketSampler:
         train = self._session.plan.recipe.train
@@ -208,6 +222,7 @@ class SessionTrainer(Trainer):
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[no-untyped-call]
+        norm = whole(norm)
         self._health.check_gradient(self.state.global_step + 1, float(norm))
         return norm
 

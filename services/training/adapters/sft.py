@@ -19,10 +19,8 @@ from services.training.adapters import world
 from services.training.adapters.session import Session
 from services.training.adapters.session_trainer import SessionTrainer, shared_arguments
 from services.training.adapters.tokens import Corpus
-from services.training.bucketing import parts
+from services.training.bucketing import PART_TOKENS, parts
 
-PART_TOKENS = 2048
-"""Padded tokens of a part: enough to keep a CPU's matrix products efficient."""
 _ROWS = {"input_ids", "labels", "attention_mask"}
 
 

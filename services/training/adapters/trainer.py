@@ -66,6 +66,8 @@ def _run(session: Session) -> int:
 def _train(session: Session) -> TrainResult | None:
     """The result; None in a process that is not the first."""
     began_s = time.monotonic()
+    if session.plan.precision_reason:
+        session.channel.working(f"precision: {session.plan.precision_reason}")
     session.channel.working("loading the training libraries")
     _prepare_libraries(session.plan)
     from services.training.adapters import world

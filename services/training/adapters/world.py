@@ -23,6 +23,11 @@ def size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def sharded() -> bool:
+    """Whether each process holds a part of the weights, as `accelerate launch` says for FSDP."""
+    return size() > 1 and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+
+
 def share_of(batch_size: int) -> int:
     """Rows of a batch that each process takes. Raises RunStopped if they cannot be equal."""
     if batch_size % size():

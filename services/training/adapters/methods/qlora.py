@@ -20,6 +20,7 @@ from transformers import BitsAndBytesConfig
 from trl.trainer.utils import add_fused_lm_head
 
 from services.training.adapters.base import load_base
+from services.training.adapters.completion_head import add_completion_head
 from services.training.adapters.likelihood import Start, maximise, rank_of
 from services.training.adapters.methods.lora import lora_config
 from services.training.adapters.session import Session, Trained
@@ -58,6 +59,7 @@ class FourBit:
         trained = get_peft_model_state_dict(trainer.network)
         base, _ = load_base(session.plan)
         add_fused_lm_head(base)
+        add_completion_head(base)
         full: Any = get_peft_model(base, lora_config(rank_of(session.plan.recipe)))
         set_peft_model_state_dict(full, {name: a.float() for name, a in trained.items()})
         return full, {}

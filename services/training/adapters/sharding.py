@@ -1,0 +1,44 @@
+"""Weights that no process holds whole: FSDP2 by accelerate, if `ACCELERATE_USE_FSDP` asks for it.
+
+Zhao et al., 2023 (arXiv:2304.11277). accelerate takes the variables that `accelerate launch` sets
+from its configuration, but shards on accelerators only. On CPUs, where torch can and the tests run,
+it is told that it may. Checkpoints are torch's distributed ones, a file for each process, which any
+number of processes can read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed.checkpoint as dcp
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from accelerate.utils.constants import FSDP_MODEL_NAME
+from torch.distributed.tensor import DTensor
+
+from services.training.adapters import world
+
+
+def shard_on_cpus(accelerator: Any) -> None:
+    """Have `accelerator` prepare models by FSDP2 although this is a CPU."""
+    if not world.sharded() or torch.cuda.is_available():
+        return
+    plugin = FullyShardedDataParallelPlugin(fsdp_version=2, cpu_ram_efficient_loading=False)
+    if accelerator.mixed_precision != "no":
+        plugin.set_mixed_precision(accelerator.mixed_precision)
+    accelerator.state.distributed_type = DistributedType.FSDP
+    accelerator.state.fsdp_plugin = plugin
+
+
+def whole(tensor: Any) -> torch.Tensor:
+    """All of a tensor, of which this process may hold a part. All processes must ask."""
+    found: torch.Tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return found
+
+
+def load_whole(model: Any, checkpoint: Path) -> None:
+    """A sharded checkpoint's weights into a model that is not sharded."""
+    state = {"model": model.state_dict()}
+    dcp.load(state, checkpoint_id=checkpoint / f"{FSDP_MODEL_NAME}_0")
+    model.load_state_dict(state["model"])
