@@ -26,6 +26,7 @@ from services.evaluation.report import junit, markdown
 from services.evaluation.subject import Alone, Subject
 from shared.asking import Asker
 from shared.errors import SluiceError
+from shared.settings import Settings
 
 ALL = "ALL"
 EXIT = {"passed": 0, "failed": 3, "inconclusive": 4}
@@ -85,6 +86,7 @@ async def run(options: argparse.Namespace) -> tuple[Timed, ...]:
                 behaviour=_behaviour(options, job),
                 policy=job.gates if job else GatePolicy(),
                 general=general,
+                harness_tasks=Settings().harness_tasks,
                 garak=options.garak,
             )
 

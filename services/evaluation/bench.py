@@ -220,6 +220,7 @@ class Bench:
             tokenizer=resolve_base(job.base, self._home),
             tasks=job.evaluation.general.tasks,
             limit=job.evaluation.general.limit,
+            own_tasks=self._settings.harness_tasks,
             work=self._home / "evaluation" / "harness" / identity.removeprefix("sha256:"),
             api_key=service_key(self._settings, job.tenant),
             on_progress=lambda done, total: step.tick(

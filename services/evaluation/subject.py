@@ -79,6 +79,8 @@ class Alone:
     behaviour: Behaviour
     policy: GatePolicy = field(default_factory=GatePolicy)
     general: GeneralSuite = field(default_factory=GeneralSuite)
+    harness_tasks: Path | None = None
+    """A folder of further tasks for G5."""
     garak: str | None = None
     """Probes of garak that G6 runs as well."""
 
@@ -217,6 +219,7 @@ class Alone:
                 tokenizer=checkpoint,
                 tasks=self.general.tasks,
                 limit=self.general.limit,
+                own_tasks=self.harness_tasks,
                 work=Path(work),
                 api_key=self.subject.key,
             )
