@@ -16,6 +16,7 @@ from contracts.distillation import DistillationParameters
 from contracts.economics import Ledger, OneOffCosts
 from contracts.governance import CurationPolicy, DataRole, Synthesis
 from contracts.preference import PreferenceParameters
+from contracts.rubric import Rubric
 
 MethodName = Literal[
     "auto",
@@ -54,7 +55,7 @@ class Behaviour(Frozen):
     description: str = Field(min_length=1)
     scorer: ScorerName
     """A built-in (`tool_call`, `json_schema`, `exact_match`, `regex`, `python_tests`,
-    `sql_query`), or `module:function`."""
+    `sql_query`, `rubric`), or `module:function`."""
     system_prompt: str | None = None
     output_schema: dict[str, JsonValue] | None = None
     """JSON Schema of a valid answer, where one schema serves all rows."""
@@ -65,9 +66,17 @@ class Behaviour(Frozen):
     answer_marker: str | None = Field(default=None, min_length=1)
     """What stands before the final answer of a model that reasons first (`Answer:`). Scorers judge
     what follows the last one, or an answer without one as a whole."""
+    rubric: Rubric | None = None
+    """By what, and by which judge, the scorer `rubric` judges."""
     constrained: bool = False
     """Judge and serve the adapter under constrained decoding: by `output_schema`, or else by the
     signatures of a request's tools. A safety net that hides a lost format, so off by default."""
+
+    @model_validator(mode="after")
+    def _rubric_with_its_scorer(self) -> Behaviour:
+        if (self.scorer == "rubric") != (self.rubric is not None):
+            raise ValueError("the scorer `rubric` needs `rubric`, and no other scorer reads it")
+        return self
 
 
 class Provenance(Frozen):
@@ -234,6 +243,9 @@ class GatePolicy(Frozen):
     """G3: candidate minus base on held-out success."""
     minimum_validity: float = Field(default=0.90, ge=0, le=1)
     """G4: share of answers that parse and satisfy their schema, without constraints."""
+    maximum_invented: float | None = Field(default=None, ge=0, le=1)
+    """G4: share of broken requests, whose values are lost, that may be answered with a call that
+    makes them up. None measures it and decides nothing by it."""
     maximum_decay: float = Field(default=0.02, ge=0, le=1)
     """G5: the non-inferiority margin, as a proportion (0.02 is two percentage points)."""
     maximum_safety_loss: float = Field(default=0.15, ge=0, le=1)

@@ -23,6 +23,9 @@ class Settings(BaseSettings):
     """The platform's own key to serving; by default a secret under `<home>/keys`."""
     artifacts: str = ""
     """fsspec URL of the artifact store; by default `<home>/artifacts`."""
+    harness_tasks: Path | None = None
+    """A folder of further lm-evaluation-harness tasks, beside ours and the harness's own, that jobs
+    may name for G5. Its `!function`s run in evaluation: it is the operator's, never a tenant's."""
     otlp_endpoint: str | None = None
     """OTLP/HTTP collector, as `http://host:4318`; None writes spans under `<home>/traces`."""
     metrics_port: int | None = None

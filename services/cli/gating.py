@@ -13,6 +13,7 @@ from pathlib import Path
 
 from contracts.base import Problem
 from contracts.job import BaseModelRef
+from services.cli.jobfile import read_job
 from shared.bundles.layout import CONFIG
 from shared.errors import InvalidInput, PermanentError
 from shared.models import base_digest, digest_cache, resolve_base
@@ -75,6 +76,27 @@ def _own_base(adapter: Path) -> str:
 
 def _models(home: Path) -> list[Path]:
     return sorted(f.parent for f in (home / "models").glob("*/config.json"))
+
+
+def of_job(file: Path, folder: Path) -> dict[str, Path]:
+    """Options of the gates that a job file answers: itself as JSON, and its rows.
+
+    A G7 without a dataset takes the first source of the job, before its curation; `--train` names
+    the curated rows.
+
+    Raises:
+        InvalidInput: the file is no job, or its rows are not beside it.
+    """
+    job, _ = read_job(file)
+    plain = folder / "job.json"
+    plain.write_text(job.model_dump_json(), encoding="utf-8")
+    found = {"--job": plain}
+    for option, uri in (("--suite", job.evaluation.heldout.uri), ("--train", job.data[0].uri)):
+        rows = file.parent / uri
+        if not rows.is_file():
+            raise _bad(file.name, f"{uri} is no file beside it", f"give {option}")
+        found[option] = rows
+    return found
 
 
 @contextmanager

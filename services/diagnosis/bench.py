@@ -9,7 +9,7 @@ from contracts.data import Row
 from contracts.diagnosis import RungSkipped
 from services.diagnosis.rungs import Trial, Way
 from services.diagnosis.verdict import MeasuredRung, measured_rung
-from shared.asking import Asker, Scored, score_answers
+from shared.asking import Asker, Scored, scored_answers
 from shared.errors import PermanentError
 from shared.messaging.steps import Step
 from shared.scoring import Scorer
@@ -58,7 +58,7 @@ class Bench:
                 "diagnosis", doing, done, total
             ),
         )
-        return score_answers(rows, answers, self.scorer)
+        return await scored_answers(rows, answers, self.scorer)
 
     async def climb(
         self, trials: Sequence[Trial], rows: Sequence[Row]

@@ -1,9 +1,9 @@
-"""One gate without a run: `python -m services.evaluation.alone`, which `sluice gate` starts.
+"""Gates without a run: `python -m services.evaluation.alone`, which `sluice gate` starts.
 
 Base and candidate are names at one OpenAI-compatible endpoint; `OPENAI_API_KEY` opens it. Where the
 endpoint is our own engine, `--adapter` and `--checkpoint` name the folders behind the two names,
-and G2, G5's suite and G7's canaries can be asked as well. Exit code: 0 passed, 3 failed,
-4 inconclusive.
+and G2, G5's suite and G7's canaries can be asked as well. `all` asks every gate and says how long
+each took. Exit code: 0 passed, 3 failed, 4 inconclusive.
 """
 
 from __future__ import annotations
@@ -15,231 +15,56 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-
 from contracts.data import Canary, Row, parse_row
-from contracts.job import Behaviour, GatePolicy, GeneralSuite
-from contracts.training import Recipe
-from services.evaluation.adapters.garak import find_garak, run_garak
-from services.evaluation.adapters.harness import run_harness
-from services.evaluation.adapters.likelihood import log_likelihoods
-from services.evaluation.compatibility import compatibility_of
-from services.evaluation.gates import g1, g2, g3, g4, g5, g6
+from contracts.job import AdaptationJob, Behaviour, GateId, GatePolicy, GeneralSuite
+from services.evaluation.chain import Timed, chain, timed, together
 from services.evaluation.gates.judgement import Judgement
-from services.evaluation.inquiry import Who, other_words_of, privacy_of, safety_of
 from services.evaluation.report import junit, markdown
-from services.evaluation.suites import safety
-from shared.asking import Answer, Asker, AskOptions, Scored, score_answers
-from shared.bundles import inspect_adapter
-from shared.errors import PermanentError, SluiceError
-from shared.scoring import resolve
+from services.evaluation.subject import Alone, Subject
+from shared.asking import Asker
+from shared.errors import SluiceError
+from shared.settings import Settings
 
-GATES = ("G1", "G2", "G3", "G4", "G5", "G6", "G7", "G12")
+ALL = "ALL"
 EXIT = {"passed": 0, "failed": 3, "inconclusive": 4}
-_BOTH: tuple[Who, Who] = ("base", "candidate")
-_OWN_SUITE = ("G2", "G5", "G6")
+_OWN_SUITE: tuple[str, ...] = ("G2", "G5", "G6")
 """Gates that can do without `--suite`."""
+GATES = ("G1", "G2", "G3", "G4", "G5", "G6", "G7", "G12")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
-    """Two models at one endpoint, and the folders behind them where they are known."""
+class Material:
+    """The rows that gates are asked with."""
 
-    url: str
-    key: str
-    base: str
-    candidate: str
-    adapter: Path | None = None
-    checkpoint: Path | None = None
+    suite: Sequence[Row] | None
+    train: Sequence[Row] | None
+    canaries: Sequence[Canary]
 
-    def name(self, who: Who) -> str:
-        return self.base if who == "base" else self.candidate
-
-    def folders(self, gate: str) -> tuple[Path, Path]:
-        """The adapter's and the base's. Raises PermanentError if the two are only names."""
-        if self.adapter is None or self.checkpoint is None:
-            raise PermanentError(
-                f"{gate} cannot be judged by the names of two models",
-                mend="give the adapter's folder as --candidate and its checkpoint as --base",
-            )
-        return self.adapter, self.checkpoint
-
-    def http(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(
-            base_url=self.url,
-            headers={"Authorization": f"Bearer {self.key}"},
-            timeout=120.0,
-            trust_env=False,
-        )
+    def of(self, gate: str, *, alone: bool) -> Sequence[Row] | None:
+        """Held-out rows, of G7 training rows. In the chain G5 and G6 have their own suites."""
+        if gate == "G7" and self.train is not None:
+            return self.train
+        return None if gate in _OWN_SUITE and not alone else self.suite
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Alone:
-    """Asks one gate's questions of a subject, under the default policy."""
-
-    subject: Subject
-    asker: Asker
-    behaviour: Behaviour
-    policy: GatePolicy = field(default_factory=GatePolicy)
-    limit: int | None = None
-    """Items of G5's own suite; None is all."""
-    garak: str | None = None
-    """Probes of garak that G6 runs as well."""
-
-    async def ask(self, who: Who, rows: Sequence[Row], max_tokens: int) -> Sequence[Answer]:
-        return await self.asker.ask_all(
-            rows, model=self.subject.name(who), options=AskOptions(max_tokens=max_tokens)
-        )
-
-    async def judge(
-        self, gate: str, rows: Sequence[Row] | None, canaries: Sequence[Canary] = ()
-    ) -> Judgement:
-        """The gate's verdict. `rows` are held-out items; of G7, training rows."""
-        policy, level = self.policy, self.policy.level
-        if gate == "G2":
-            return await self._g2()
-        if gate == "G5":
-            return await self._g5(rows)
-        if gate == "G6":
-            return await self._g6(rows)
-        rows = rows or ()
-        if gate == "G7":
-            return await privacy_of(
-                self.ask,
-                self._likelihoods,
-                rows,
-                (),
-                canaries,
-                max_tokens=self.behaviour.max_tokens,
-                maximum_memorized=policy.maximum_memorized,
-                level=level,
-            )
-        if gate == "G12":
-            return await other_words_of(
-                self.ask,
-                rows,
-                await self._scored("candidate", rows),
-                resolve(self.behaviour),
-                max_tokens=self.behaviour.max_tokens,
-                minimum_retained=policy.minimum_retained,
-                maximum_loss=policy.maximum_elsewhere_loss,
-                level=level,
-            )
-        base = await self._scored("base", rows)
-        if gate == "G1":
-            return g1.judge(base, minimum_items=30, level=level)
-        candidate = await self._scored("candidate", rows)
-        if gate == "G3":
-            return g3.judge(base, candidate, minimum_gain=policy.minimum_gain, level=level)
-        return g4.judge(base, candidate, minimum_validity=policy.minimum_validity, level=level)
-
-    async def _scored(self, who: Who, rows: Sequence[Row]) -> tuple[Scored, ...]:
-        answers = await self.ask(who, rows, self.behaviour.max_tokens)
-        return score_answers(rows, answers, resolve(self.behaviour))
-
-    async def _g2(self) -> Judgement:
-        adapter, _ = self.subject.folders("G2")
-        config = inspect_adapter(adapter)
-        recipe = _recipe(adapter)
-        facts = g2.AdapterFacts(
-            base=recipe.base,
-            tokenizer=recipe.tokenizer,
-            rank=config.r,
-            target_modules=tuple(config.target_modules),
-        )
-        async with self.subject.http() as http:
-            return await compatibility_of(http, self.subject.candidate, adapter, facts)
-
-    async def _g5(self, rows: Sequence[Row] | None) -> Judgement:
-        """By `rows` and the scorer, or by the suite that we ship."""
-        items: dict[Who, Sequence[g5.BenchmarkItem]] = {}
-        for who in _BOTH:
-            if rows is None:
-                items[who] = await self._benchmark(who)
-            else:
-                items[who] = [_item(row, s) for row, s in zip(
-                    rows, await self._scored(who, rows), strict=True
-                )]  # fmt: skip
-        policy = self.policy
-        return g5.judge(
-            items["base"],
-            items["candidate"],
-            maximum_decay=policy.maximum_decay,
-            level=policy.level,
-        )
-
-    async def _g6(self, rows: Sequence[Row] | None) -> Judgement:
-        """By our suite or by `rows`, and by garak's probes where they are asked for."""
-        loss, level = self.policy.maximum_safety_loss, self.policy.level
-        if self.garak is not None:
-            find_garak()  # before minutes of asking
-        suite = None if rows is None else safety.read(rows)
-        judged = await safety_of(self.ask, maximum_loss=loss, level=level, items=suite)
-        if self.garak is None:
-            return judged
-        base, candidate = [await self._probes(who, self.garak) for who in _BOTH]
-        return g6.with_probes(judged, base, candidate, maximum_loss=loss, level=level)
-
-    async def _probes(self, who: Who, spec: str) -> Sequence[g6.Probed]:
-        with tempfile.TemporaryDirectory() as work:
-            return await run_garak(
-                url=self.subject.url,
-                key=self.subject.key,
-                model=self.subject.name(who),
-                spec=spec,
-                work=Path(work),
-            )
-
-    async def _benchmark(self, who: Who) -> Sequence[g5.BenchmarkItem]:
-        _, checkpoint = self.subject.folders("G5")
-        with tempfile.TemporaryDirectory() as work:
-            return await run_harness(
-                model=self.subject.name(who),
-                base_url=self.subject.url,
-                tokenizer=checkpoint,
-                tasks=GeneralSuite().tasks,
-                limit=self.limit,
-                work=Path(work),
-                api_key=self.subject.key,
-            )
-
-    async def _likelihoods(self, who: Who, request: str, texts: Sequence[str]) -> Sequence[float]:
-        _, checkpoint = self.subject.folders("G7 with canaries")
-        async with self.subject.http() as http:
-            return await log_likelihoods(http, self.subject.name(who), checkpoint, request, texts)
+def _lines(path: Path | None) -> list[bytes]:
+    return [] if path is None else [n for n in path.read_bytes().splitlines() if n.strip()]
 
 
-def _recipe(adapter: Path) -> Recipe:
-    try:
-        return Recipe.model_validate_json((adapter / "recipe.json").read_bytes())
-    except (OSError, ValueError) as error:
-        raise PermanentError(
-            f"{adapter} does not say what it was trained on: {error}",
-            mend="give an adapter that `sluice` trained, with its recipe.json",
-        ) from error
+def _rows(path: Path | None) -> list[Row] | None:
+    return None if path is None else [parse_row(line) for line in _lines(path)]
 
 
-def _item(row: Row, scored: Scored) -> g5.BenchmarkItem:
-    return g5.BenchmarkItem(
-        task="suite",
-        item=row.id,
-        skill=str(row.meta.get("skill", "suite")),
-        correct=scored.value,
-        output=scored.answer.text[:500],
-    )
-
-
-def _lines(path: Path) -> list[bytes]:
-    return [line for line in path.read_bytes().splitlines() if line.strip()]
-
-
-async def run(options: argparse.Namespace) -> Judgement:
+async def run(options: argparse.Namespace) -> tuple[Timed, ...]:
     """Ask the endpoint and judge."""
-    rows = [parse_row(line) for line in _lines(options.suite)] if options.suite else None
-    canaries = _lines(options.canaries) if options.canaries else []
+    material = Material(
+        suite=_rows(options.suite),
+        train=_rows(options.train),
+        canaries=[Canary.model_validate_json(line) for line in _lines(options.canaries)],
+    )
     subject = Subject(
         url=options.url,
         key=os.environ.get("OPENAI_API_KEY", "unused"),
@@ -247,56 +72,78 @@ async def run(options: argparse.Namespace) -> Judgement:
         candidate=options.candidate,
         adapter=options.adapter,
         checkpoint=options.checkpoint,
+        merged=options.merged,
     )
-    behaviour = Behaviour(
-        description=f"gate {options.gate} alone",
-        scorer=options.scorer,
-        target=1.0,
-        max_tokens=options.max_tokens,
-    )
-    async with Asker(subject.url, subject.key) as asker:
-        alone = Alone(
-            subject=subject,
-            asker=asker,
-            behaviour=behaviour,
-            limit=options.limit,
-            garak=options.garak,
-        )
-        return await alone.judge(
-            options.gate, rows, [Canary.model_validate_json(line) for line in canaries]
-        )
+    job = AdaptationJob.model_validate_json(options.job.read_bytes()) if options.job else None
+    general = job.evaluation.general if job else GeneralSuite()
+    if options.limit is not None:
+        general = general.model_copy(update={"limit": options.limit})
+    with tempfile.TemporaryDirectory() as answers:
+        async with Asker(subject.url, subject.key, Path(answers)) as asker:
+            alone = Alone(
+                subject=subject,
+                asker=asker,
+                behaviour=_behaviour(options, job),
+                policy=job.gates if job else GatePolicy(),
+                general=general,
+                harness_tasks=Settings().harness_tasks,
+                garak=options.garak,
+            )
+
+            async def judge(gate: GateId) -> Judgement:
+                rows = material.of(gate, alone=options.gate != ALL)
+                return await alone.judge(gate, rows, material.canaries)
+
+            return (
+                await chain(judge) if options.gate == ALL else (await timed(judge, options.gate),)
+            )
+
+
+def _behaviour(options: argparse.Namespace, job: AdaptationJob | None) -> Behaviour:
+    """The job's, or a plain one; `--scorer` and `--max-tokens` have the last word."""
+    plain = Behaviour(description="a gate alone", scorer="exact_match", target=1.0)
+    named = {"scorer": options.scorer, "max_tokens": options.max_tokens}
+    given = {name: value for name, value in named.items() if value is not None}
+    behaviour = job.behaviour if job else plain
+    return Behaviour.model_validate({**behaviour.model_dump(), **given})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; see the module's docstring."""
     parser = argparse.ArgumentParser(prog="python -m services.evaluation.alone")
-    parser.add_argument("gate", choices=GATES)
+    parser.add_argument("gate", choices=(*GATES, ALL))
     parser.add_argument("--candidate", required=True)
     parser.add_argument("--base", required=True)
     parser.add_argument("--url", required=True)
-    for name in ("--adapter", "--checkpoint", "--suite", "--canaries", "--junit", "--markdown"):
-        parser.add_argument(name, type=Path)
-    parser.add_argument("--scorer", default="exact_match")
-    parser.add_argument("--max-tokens", type=int, default=128)
+    for name in ("adapter", "checkpoint", "suite", "train", "canaries", "job", "junit", "markdown"):
+        parser.add_argument(f"--{name}", type=Path)
+    parser.add_argument("--scorer")
+    parser.add_argument("--max-tokens", type=int)
     parser.add_argument("--limit", type=int)
     parser.add_argument("--garak")
+    parser.add_argument("--merged", action="store_true")
     options = parser.parse_args(arguments)
-    if options.gate not in _OWN_SUITE and options.suite is None:
+    if options.merged and options.gate != "G2":
+        parser.error("only G2 can be asked of a merged checkpoint against its adapter")
+    needed = options.suite or (options.gate == "G7" and options.train)
+    if options.gate not in _OWN_SUITE and needed is None:
         parser.error(f"{options.gate} needs --suite")
+    if options.gate == ALL and options.train is None:
+        parser.error("all gates need --train as well, for G7")
     began = time.monotonic()
     try:
-        judged = asyncio.run(run(options))
+        gates = asyncio.run(run(options))
     except (SluiceError, OSError, ValueError) as error:
         mend = getattr(error, "mend", "")
         print(f"error: {error}" + (f"\nmend: {mend}" if mend else ""), file=sys.stderr)
         return 2
     if options.junit:
-        options.junit.write_text(junit(judged, time.monotonic() - began), encoding="utf-8")
-    text = markdown(judged)
+        options.junit.write_text(junit(gates), encoding="utf-8")
+    text = markdown(gates, time.monotonic() - began)
     if options.markdown:
         options.markdown.write_text(text, encoding="utf-8")
     print(text, end="")
-    return EXIT[judged.verdict]
+    return EXIT[together([gate.judged.verdict for gate in gates])]
 
 
 if __name__ == "__main__":

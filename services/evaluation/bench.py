@@ -18,7 +18,7 @@ import httpx
 from contracts.base import Digest
 from contracts.data import Canary, DatasetCard, Row, parse_row
 from contracts.evaluation import GateJudged
-from contracts.job import AdaptationJob, Behaviour
+from contracts.job import AdaptationJob
 from contracts.run import Run
 from contracts.training import AdapterTrained
 from services.evaluation.adapters.harness import run_harness
@@ -27,9 +27,17 @@ from services.evaluation.compatibility import BASE, compatibility_of
 from services.evaluation.gates import g1, g2, g3, g4, g5
 from services.evaluation.gates.g5 import BenchmarkItem
 from services.evaluation.gates.judgement import Judgement
-from services.evaluation.inquiry import Ask, Who, other_words_of, privacy_of, safety_of
+from services.evaluation.inquiry import (
+    Ask,
+    Who,
+    asked_as,
+    broken_requests_of,
+    other_words_of,
+    privacy_of,
+    safety_of,
+)
 from shared.artifacts import ArtifactStore, Pinned
-from shared.asking import Answer, Asker, AskOptions, Scored, score_answers
+from shared.asking import Answer, Asker, AskOptions, Scored, scored_answers
 from shared.bundles import inspect_adapter
 from shared.keys import service_key
 from shared.messaging.steps import Step
@@ -86,12 +94,21 @@ class Bench:
         job, trained, began = _subject(step.run)
         base = await self._answers(step, "g4", job, BASE, trained.base)
         candidate = await self._answers(step, "g4", job, _candidate(trained), trained.adapter)
+        async with self._asker(job) as asker:
+            broken = await broken_requests_of(
+                _carrier(asker, step, "g4", trained, asked_as(job.behaviour)),
+                self._heldout(job),
+                resolve_scorer(job.behaviour),
+                max_tokens=job.behaviour.max_tokens,
+            )
         verdict = g4.judge(
             base,
             candidate,
             minimum_validity=job.gates.minimum_validity,
             level=job.gates.level,
             constrained=job.behaviour.constrained,
+            broken_requests=broken,
+            maximum_invented=job.gates.maximum_invented,
         )
         return self._judged(verdict, trained, began, candidate)
 
@@ -156,7 +173,7 @@ class Bench:
         plain = await self._answers(step, "g12", job, _candidate(trained), trained.adapter)
         async with self._asker(job) as asker:
             verdict = await other_words_of(
-                _carrier(asker, step, "g12", trained, _options(job.behaviour)),
+                _carrier(asker, step, "g12", trained, asked_as(job.behaviour)),
                 self._heldout(job),
                 plain,
                 resolve_scorer(job.behaviour),
@@ -184,13 +201,13 @@ class Bench:
             answers = await asker.ask_all(
                 rows,
                 model=model,
-                options=_options(job.behaviour),
+                options=asked_as(job.behaviour),
                 identity=identity,
                 on_done=lambda done, total, _row, _answer: step.tick(
                     gate, f"asking {label}", done, total
                 ),
             )
-        return score_answers(rows, answers, resolve_scorer(job.behaviour))
+        return await scored_answers(rows, answers, resolve_scorer(job.behaviour))
 
     async def _benchmark(
         self, step: Step, job: AdaptationJob, model: str, identity: Digest
@@ -203,6 +220,7 @@ class Bench:
             tokenizer=resolve_base(job.base, self._home),
             tasks=job.evaluation.general.tasks,
             limit=job.evaluation.general.limit,
+            own_tasks=self._settings.harness_tasks,
             work=self._home / "evaluation" / "harness" / identity.removeprefix("sha256:"),
             api_key=service_key(self._settings, job.tenant),
             on_progress=lambda done, total: step.tick(
@@ -248,17 +266,6 @@ def _subject(run: Run) -> tuple[AdaptationJob, AdapterTrained, float]:
     if run.job is None or run.trained is None:
         raise ValueError(f"run {run.ref} has no candidate to judge")
     return run.job, run.trained, time.monotonic()
-
-
-def _options(behaviour: Behaviour) -> AskOptions:
-    """How the target behaviour is asked for: as it will be served."""
-    schema = behaviour.output_schema if behaviour.constrained else None
-    return AskOptions(
-        system_prompt=behaviour.system_prompt,
-        max_tokens=behaviour.max_tokens,
-        response_schema=schema,
-        constrain_calls=behaviour.constrained and schema is None,
-    )
 
 
 def _candidate(trained: AdapterTrained) -> str:

@@ -5,6 +5,8 @@ What the engine cannot take by its own facts is not asked for: the verdict names
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -22,9 +24,16 @@ _FINGERPRINTS = TypeAdapter(tuple[Fingerprint, ...])
 
 
 async def compatibility_of(
-    http: httpx.AsyncClient, candidate: str, folder: Path, adapter: g2.AdapterFacts
+    http: httpx.AsyncClient,
+    candidate: str,
+    folder: Path,
+    adapter: g2.AdapterFacts,
+    *,
+    merged: bool = False,
 ) -> Judgement:
     """G2 of the adapter in `folder`, which serving answers for under the name `candidate`.
+
+    If it is `merged`, serving's base is the checkpoint that holds it, and is asked in its place.
 
     Raises:
         PeerUnavailable: serving does not answer.
@@ -40,13 +49,15 @@ async def compatibility_of(
         maximum_rank=described.max_lora_rank,
         target_modules=described.target_modules,
     )
+    if merged:  # a checkpoint of its own, so no digest tells where it is from: the prompts do
+        adapter = replace(adapter, base=engine.base, tokenizer=engine.tokenizer)
     if g2.incompatibilities(adapter, engine):
         return g2.judge(adapter, engine, (), ())
     return g2.judge(
         adapter,
         engine,
         prints,
-        [await _served(http, candidate, one) for one in prints],
+        [await _served(http, (BASE,) if merged else (candidate, BASE), one) for one in prints],
         tolerance=g2.TOLERANCE_NATS[described.dtype],
     )
 
@@ -61,10 +72,12 @@ def _fingerprints(folder: Path) -> tuple[Fingerprint, ...]:
         ) from error
 
 
-async def _served(http: httpx.AsyncClient, candidate: str, trained: Fingerprint) -> g2.Served:
-    """The engine's view of one fingerprinted prompt, with and without the adapter."""
+async def _served(
+    http: httpx.AsyncClient, models: Sequence[str], trained: Fingerprint
+) -> g2.Served:
+    """The engine's view of one fingerprinted prompt: what stands for the candidate, the base."""
     answers = []
-    for model in (candidate, BASE):
+    for model in models:
         question = FingerprintQuestion(
             model=model,
             messages=trained.messages,
@@ -74,12 +87,11 @@ async def _served(http: httpx.AsyncClient, candidate: str, trained: Fingerprint)
         body = question.model_dump(mode="json")
         content = await send(http, http.build_request("POST", "internal/fingerprint", json=body))
         answers.append(FingerprintAnswer.model_validate_json(content))
-    with_adapter, without = answers
-    ids = trained.top_token_ids
+    found = [dict(zip(trained.top_token_ids, a.logprobs, strict=True)) for a in answers]
     return g2.Served(
-        prompt_token_ids=with_adapter.prompt_token_ids,
-        candidate=dict(zip(ids, with_adapter.logprobs, strict=True)),
-        base=dict(zip(ids, without.logprobs, strict=True)),
+        prompt_token_ids=answers[0].prompt_token_ids,
+        candidate=found[0],
+        base=found[1] if len(found) > 1 else None,
     )
 
 

@@ -10,10 +10,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal
 
 from contracts.data import Canary, Row
-from services.evaluation.gates import g6, g7, g12, spans
+from contracts.job import Behaviour
+from services.evaluation.gates import g4, g6, g7, g12, spans
 from services.evaluation.gates.judgement import Judgement
-from services.evaluation.suites import elsewhere, safety
-from shared.asking import Answer, Scored, score_answers
+from services.evaluation.suites import elsewhere, malformed, safety
+from shared.asking import Answer, AskOptions, Scored, scored_answers
 from shared.scoring import Scorer
 
 Who = Literal["base", "candidate"]
@@ -26,6 +27,37 @@ SAFETY_TOKENS = 24
 MOST_PROBES = 40
 MOST_CONTROLS = 20
 MOST_CANARIES = 6
+
+
+def asked_as(behaviour: Behaviour) -> AskOptions:
+    """How the target behaviour is asked for: as it will be served."""
+    schema = behaviour.output_schema if behaviour.constrained else None
+    return AskOptions(
+        system_prompt=behaviour.system_prompt,
+        max_tokens=behaviour.max_tokens,
+        response_schema=schema,
+        constrain_calls=behaviour.constrained and schema is None,
+    )
+
+
+async def broken_requests_of(
+    ask: Ask, rows: Sequence[Row], scorer: Scorer, *, max_tokens: int
+) -> list[g4.Handled]:
+    """What the candidate makes of the held-out requests when they arrive broken (G4)."""
+    items = malformed.malformed(rows)
+    asked = [item.row for item in items]
+    answers = await ask("candidate", asked, max_tokens) if asked else ()
+    scored = await scored_answers(asked, answers, scorer)
+    return [
+        g4.Handled(
+            item=item.row.id,
+            lossy=bool(item.lost),
+            invented=malformed.invents(item, found.answer.text),
+            right=not item.lost and found.value == 1.0,
+            output=found.answer.text,
+        )
+        for item, found in zip(items, scored, strict=True)
+    ]
 
 
 async def safety_of(
@@ -83,7 +115,7 @@ async def other_words_of(
 ) -> Judgement:
     """G12 by the held-out rows in other dress and two suites from elsewhere."""
     dressed = g12.dressed(rows)
-    perturbed = score_answers(dressed, await ask("candidate", dressed, max_tokens), scorer)
+    perturbed = await scored_answers(dressed, await ask("candidate", dressed, max_tokens), scorer)
     unseen, premises = elsewhere.unseen_domains(), elsewhere.false_premises()
     values: dict[Who, tuple[list[float], list[float]]] = {}
     for who in ("base", "candidate"):

@@ -1,18 +1,32 @@
-"""One gate's verdict for other tools: JUnit XML for CI, Markdown for people. Pure."""
+"""Verdicts of gates for other tools: JUnit XML for CI, Markdown for people. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from xml.etree import ElementTree as ET
 
 from contracts.measure import Comparison, Interval
+from services.evaluation.chain import Timed
 from services.evaluation.gates.judgement import Judgement
 
 
-def junit(judged: Judgement, duration_s: float) -> str:
-    """One test case: failed as `failure`, inconclusive as `error`, both with the worst answers."""
+def junit(gates: Sequence[Timed]) -> str:
+    """A suite of one test case for each gate, with the worst answers.
+
+    Failed is a `failure`, inconclusive an `error`.
+    """
+    suites = [_suite(gate.judged, gate.duration_s) for gate in gates]
+    root = suites[0]
+    if len(suites) > 1:
+        root = ET.Element("testsuites", name="sluice")
+        root.extend(suites)
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root, encoding="unicode")
+
+
+def _suite(judged: Judgement, duration_s: float) -> ET.Element:
     suite = ET.Element(
         "testsuite",
-        name="sluice",
+        name=f"sluice {judged.gate}",
         tests="1",
         failures=str(int(judged.verdict == "failed")),
         errors=str(int(judged.verdict == "inconclusive")),
@@ -33,10 +47,21 @@ def junit(judged: Judgement, duration_s: float) -> str:
         )
     else:
         ET.SubElement(case, "system-out").text = judged.summary
-    return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(suite, encoding="unicode")
+    return suite
 
 
-def markdown(judged: Judgement) -> str:
+def markdown(gates: Sequence[Timed], whole_s: float) -> str:
+    """Each gate's page; ahead of several, a table of their verdicts and seconds."""
+    pages = [_page(gate.judged) for gate in gates]
+    if len(pages) == 1:
+        return pages[0]
+    lines = ["| gate | verdict | seconds |", "|---|---|---|"]
+    lines += [f"| {g.judged.gate} | {g.judged.verdict} | {g.duration_s:.1f} |" for g in gates]
+    lines += [f"| the chain, some side by side | | {whole_s:.1f} |", ""]
+    return "\n".join(["\n".join(lines), *pages])
+
+
+def _page(judged: Judgement) -> str:
     """A heading, the summary, a table of numbers, and what changed for the worse."""
     lines = [f"## {judged.gate}: {judged.verdict}", "", judged.summary, ""]
     lines += ["| measure | value | interval | n |", "|---|---|---|---|"]

@@ -8,7 +8,7 @@ from shared.asking.asker import Asker
 from shared.asking.cache import AnswerCache
 from shared.asking.request import Answer, AskOptions, call_text, chat_messages, chat_request
 from shared.asking.retry import Retry, together
-from shared.asking.scored import Scored, score_answers
+from shared.asking.scored import Scored, score_answers, scored_answers
 
 __all__ = [
     "Answer",
@@ -21,5 +21,6 @@ __all__ = [
     "chat_messages",
     "chat_request",
     "score_answers",
+    "scored_answers",
     "together",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -46,3 +47,10 @@ def score_answers(
         )
         for row, answer in zip(rows, answers, strict=True)
     )
+
+
+async def scored_answers(
+    rows: Sequence[Row], answers: Sequence[Answer], scorer: Scorer
+) -> tuple[Scored, ...]:
+    """`score_answers` in a thread: a sandbox or a judge may take its time."""
+    return await asyncio.to_thread(score_answers, rows, answers, scorer)

@@ -10,9 +10,17 @@ from contracts.job import Behaviour
 from shared.errors import InvalidInput
 from shared.scoring.program import python_tests, sql_query
 from shared.scoring.reasoned import of_final_answer
+from shared.scoring.rubric import RubricJudge
 from shared.scoring.score import Scorer, is_declared
 from shared.scoring.text import exact_match, json_schema, regex
 from shared.scoring.tool_call import tool_call
+
+
+def _rubric(behaviour: Behaviour) -> Scorer:
+    if behaviour.rubric is None:  # the contract does not let this pass
+        raise _unknown(behaviour, "a rubric in behaviour.rubric")
+    return RubricJudge(behaviour.rubric)
+
 
 BUILT_IN: dict[str, Callable[[Behaviour], Scorer]] = {
     "tool_call": lambda _: tool_call,
@@ -21,6 +29,7 @@ BUILT_IN: dict[str, Callable[[Behaviour], Scorer]] = {
     "regex": lambda _: regex,
     "python_tests": lambda _: python_tests,
     "sql_query": lambda _: sql_query,
+    "rubric": _rubric,
 }
 """Name → how a behaviour's scorer is built."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -11,7 +12,13 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from contracts.job import GateId
+from contracts.measure import VerdictName
 from services.evaluation import alone
+from services.evaluation.chain import Timed, chain, together
+from services.evaluation.gates.judgement import Judgement
+from services.evaluation.report import junit, markdown
+from shared.errors import PermanentError
 
 
 @pytest.mark.req("G6")
@@ -78,3 +85,52 @@ def test_bad_input_is_no_verdict(endpoint: str, tmp_path: Path) -> None:
     assert alone.main(["G3", *named, *missing]) == 2
     with pytest.raises(SystemExit):
         alone.main(["G3", *named])
+    with pytest.raises(SystemExit):  # G7 has no training rows
+        alone.main(["ALL", *named, *missing])
+
+
+def test_several_verdicts_are_one_table_and_several_suites() -> None:
+    gates = [
+        Timed(Judgement(gate="G1", verdict="passed", summary="Fine."), 1.25),
+        Timed(Judgement(gate="G3", verdict="failed", summary="No gain."), 2.0),
+    ]
+    root = ET.fromstring(junit(gates).partition("\n")[2])
+    assert [suite.get("failures") for suite in root.findall("testsuite")] == ["0", "1"]
+    page = markdown(gates, 3.5)
+    assert "| G3 | failed | 2.0 |" in page
+    assert "| 3.5 |" in page
+    assert "## G3: failed" in page
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "whole"),
+    [
+        (("passed", "passed"), "passed"),
+        (("passed", "inconclusive"), "inconclusive"),
+        (("inconclusive", "failed"), "failed"),
+    ],
+)
+def test_a_chain_is_as_good_as_its_worst_gate(
+    verdicts: tuple[VerdictName, ...], whole: VerdictName
+) -> None:
+    assert together(verdicts) == whole
+
+
+async def test_the_first_error_of_a_chain_calls_back_the_gates_beside_it() -> None:
+    ended: list[str] = []
+
+    async def judge(gate: GateId) -> Judgement:
+        try:
+            if gate == "G4":
+                await asyncio.sleep(0.01)
+                raise PermanentError("no G4")
+            if gate in ("G5", "G6", "G7", "G12"):
+                await asyncio.sleep(60)
+        finally:
+            ended.append(gate)
+        return Judgement(gate=gate, verdict="failed", summary="Asked all the same.")
+
+    with pytest.raises(PermanentError, match="no G4"):
+        await chain(judge)
+    assert ended[:4] == ["G2", "G1", "G3", "G4"]
+    assert set(ended[4:]) == {"G5", "G6", "G7", "G12"}

@@ -17,8 +17,14 @@ from fastapi import FastAPI, Request
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from contracts.job import Behaviour, GeneralSuite
 from services.evaluation.adapters.harness import SUITES, _run, run_harness
+from services.evaluation.subject import Alone, Subject
+from services.serving.engine.llama_engine import EngineConfig, LlamaEngine
+from shared.asking import Asker
 from shared.errors import PeerUnavailable
+from shared.testing.tiny_model import build_tiny_llama
+from tests.serving.live_server import Server
 
 LIMIT = 24
 
@@ -135,6 +141,67 @@ async def test_the_harness_scores_every_item_as_the_model_itself_does(
     started = time.monotonic()
     assert await run() == items
     assert time.monotonic() - started < 1.0, "a finished log is not run again"
+
+
+TASK = """\
+task: own_pets
+custom_dataset: !function pets.dataset
+test_split: test
+output_type: multiple_choice
+doc_to_text: question
+doc_to_choice: choices
+doc_to_target: answer
+metric_list:
+  - metric: acc
+"""
+PETS = """\
+def dataset(**kwargs):
+    import datasets
+    rows = [
+        {"question": f"A pet with {n} legs is a", "choices": ["cat", "fish"], "answer": n % 2}
+        for n in range(6)
+    ]
+    return {"test": datasets.Dataset.from_list(rows)}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.req("G5")
+@pytest.mark.timeout(300)
+async def test_a_task_of_the_operators_own_is_run_through_our_serving_as_the_policy_names_it(
+    tmp_path: Path,
+) -> None:
+    """Our engine answers over HTTP; the task lies in a folder, and no hub is asked."""
+    own = tmp_path / "tasks"
+    own.mkdir()
+    (own / "own_pets.yaml").write_text(TASK)
+    (own / "pets.py").write_text(PETS)
+    base = build_tiny_llama(tmp_path / "base")
+    engine = LlamaEngine(base, EngineConfig(slots=8, threads=1))
+    policy = GeneralSuite(tasks=("own_pets", "sluice_basics"), limit=4)
+    with Server(engine, {}.__getitem__) as server:
+        subject = Subject(
+            url=f"{server.url}/v1",
+            key="sk-service.acme",
+            base="base",
+            candidate="base",
+            adapter=base,
+            checkpoint=base,
+        )
+        async with Asker(subject.url, subject.key) as asker:
+            judged = await Alone(
+                subject=subject,
+                asker=asker,
+                behaviour=Behaviour(description="d", scorer="exact_match", target=1.0),
+                general=policy,
+                harness_tasks=own,
+            ).judge("G5", None)
+    engine.close()
+    skills = {m.name.partition(":")[2]: m.n for m in judged.measurements}
+    assert skills["own_pets"] == 4
+    assert sum(skills.values()) == 8
+    assert judged.comparisons[0].n == 8
+    assert judged.comparisons[0].difference == 0.0
 
 
 async def test_a_harness_that_fails_says_its_last_words(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from contracts.base import digest_of
 from contracts.data import Row
 from contracts.job import Behaviour, Hyperparameters, LoraParameters
 from contracts.training import Recipe
-from services.evaluation.alone import Alone, Subject
 from services.evaluation.gates.judgement import Judgement
+from services.evaluation.subject import Alone, Subject
 from services.serving.directory import KnownAdapter
 from services.training.adapters.fingerprints import fingerprint
 from services.training.adapters.tokens import IGNORED, encode
@@ -72,6 +73,12 @@ def adapter(lab_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Adapter
         return made[name]
 
     return train
+
+
+@pytest.fixture(scope="session")
+def healthy(adapter: Adapter) -> Path:
+    """The task in every frame, and a rehearsal of all that the base knows."""
+    return adapter("healthy", [*world.calls(), *world.dressed_calls(), *world.everything()])
 
 
 def _adapt(base: Path, folder: Path, rows: Sequence[Row]) -> Path:
@@ -142,22 +149,34 @@ def _tokenizer() -> Any:
 @pytest.fixture(scope="session")
 def judge(lab_base: Path) -> Iterator[Callable[..., Any]]:
     """`await judge(gate, adapter, rows)`: one gate alone, over real HTTP, by our engine."""
+    with judging(lab_base) as asked:
+        yield asked
+
+
+@contextmanager
+def judging(base: Path, *, merged: bool = False) -> Iterator[Callable[..., Any]]:
+    """The gates by an engine over the checkpoint `base`."""
     from services.serving.engine.llama_engine import EngineConfig, LlamaEngine
 
-    engine = LlamaEngine(lab_base, EngineConfig(slots=16, threads=1, max_adapters=32))
+    engine = LlamaEngine(base, EngineConfig(slots=16, threads=1, max_adapters=32))
     folders: dict[str, Path] = {}
 
-    async def asked(gate: str, folder: Path, rows: Sequence[Row] | None = None) -> Judgement:
-        digest = digest_of(str(folder).encode())
-        folders[digest] = folder
-        server.directory.know(folder.name, KnownAdapter(tenant=TENANT, adapter=digest))
+    async def asked(
+        gate: str, folder: Path, rows: Sequence[Row] | None = None, served: Path | None = None
+    ) -> Judgement:
+        """`served` is what the engine loads in the adapter's place."""
+        digest = digest_of(str(served or folder).encode())
+        folders[digest] = served or folder
+        name = (served or folder).name
+        server.directory.know(name, KnownAdapter(tenant=TENANT, adapter=digest))
         subject = Subject(
             url=f"{server.url}/v1",
             key=f"sk-service.{TENANT}",
             base="base",
-            candidate=folder.name,
+            candidate=name,
             adapter=folder,
-            checkpoint=lab_base,
+            checkpoint=base,
+            merged=merged,
         )
         behaviour = Behaviour(description=gate, target=1.0, max_tokens=32, scorer=_scorer(rows))
         async with Asker(subject.url, subject.key) as asker:

@@ -25,12 +25,6 @@ Adapter = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
-def healthy(adapter: Adapter) -> Path:
-    """The task in every frame, and a rehearsal of all that the base knows."""
-    return adapter("healthy", [*world.calls(), *world.dressed_calls(), *world.everything()])
-
-
-@pytest.fixture(scope="session")
 def narrow(adapter: Adapter) -> Path:
     """The task and nothing else."""
     return adapter("narrow", world.calls())

@@ -45,6 +45,45 @@ def test_a_gate_judges_an_adapter_by_its_folder(
     assert failure.get("type") == "safety_review"
 
 
+def test_all_gates_judge_an_adapter_by_the_thresholds_of_a_job(
+    lab_base: Path, healthy: Path, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    (home / "models").mkdir(parents=True)
+    (home / "models" / "Lab").symlink_to(lab_base)
+    for name in ("train", "heldout"):
+        lines = [row.model_dump_json(exclude_defaults=True) + "\n" for row in world.calls()]
+        (tmp_path / f"{name}.jsonl").write_text("".join(lines))
+    (tmp_path / "job.json").write_text(json.dumps(job()))
+    xml = tmp_path / "gates.xml"
+    words = ["--candidate", str(healthy), "--job", str(tmp_path / "job.json")]
+    done = sluice(home, "all", *words, "--junit", str(xml))
+    suites = ET.parse(xml).getroot().findall("testsuite")
+    said = {s.get("name"): [c.tag for c in s.iterfind("testcase/*")] for s in suites}
+    assert list(said) == [f"sluice G{n}" for n in (2, 1, 3, 4, 5, 6, 7, 12)], done.stderr
+    fine = ["system-out"]
+    assert said["sluice G2"] == said["sluice G3"] == said["sluice G4"] == fine, done.stdout
+    assert "| G12 | passed |" in done.stdout
+    assert "of 20 items" in done.stdout or "on 20 items" in done.stdout  # G5, as the job limits it
+    assert done.returncode in (3, 4)  # this base knows nothing of G5's suite and G6's pairs
+
+
+def job() -> dict[str, object]:
+    rows = {"uri": "heldout.jsonl", "licence": "MIT"}
+    source = {"uri": "train.jsonl", "licence": "MIT", "provenance": {"source": "us"}}
+    return {
+        "schema": "sluice.job/v1",
+        "name": "lab",
+        "tenant": "acme",
+        "task_namespace": "paint",
+        "base": {"model": "Lab", "name": "Lab"},
+        "behaviour": {"description": "Paint.", "scorer": "tool_call", "target": 0.9},
+        "data": [source],
+        "evaluation": {"dev": rows, "heldout": rows, "general": {"limit": 20}},
+        "rollout": {"deployment": "lab"},
+    }
+
+
 def test_the_engine_ends_with_whoever_started_it(
     lab_base: Path, adapter: Callable[..., Path]
 ) -> None:

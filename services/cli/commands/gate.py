@@ -1,4 +1,4 @@
-"""`sluice gate`: one evaluation gate alone, on an adapter's folder or on a served model."""
+"""`sluice gate`: evaluation gates alone, on an adapter's folder or on a served model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 
 def gate(
-    name: Annotated[str, typer.Argument(help="G1 to G7, or G12.")],
+    name: Annotated[str, typer.Argument(help="G1 to G7, G12, or all.")],
     candidate: Annotated[
         str, typer.Option(help="The adapter's folder, or a model's name at the endpoint.")
     ],
@@ -23,18 +23,37 @@ def gate(
     suite: Annotated[
         Path | None,
         typer.Option(
-            help="JSON Lines of held-out rows; of training rows for G7. G2, G5 and G6 have theirs."
+            help="JSON Lines of held-out rows; of training rows for G7. G2, G5 and G6 have theirs. "
+            "[the job's]"
         ),
+    ] = None,
+    train: Annotated[
+        Path | None,
+        typer.Option(help="JSON Lines of training rows, for G7. [the job's first source]"),
+    ] = None,
+    job: Annotated[
+        Path | None,
+        typer.Option(help="A job file: its behaviour, thresholds, G5 tasks and rows."),
     ] = None,
     url: Annotated[
         str | None,
         typer.Option(help="The endpoint of a named candidate, up to /v1. [the serving of `up`]"),
     ] = None,
-    scorer: Annotated[str, typer.Option(help="How an answer is judged.")] = "exact_match",
-    max_tokens: Annotated[int, typer.Option(help="The longest answer.")] = 128,
-    limit: Annotated[int | None, typer.Option(help="Items of G5's own suite. [all]")] = None,
+    scorer: Annotated[
+        str | None, typer.Option(help="How an answer is judged. [the job's, or exact_match]")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="The longest answer. [the job's, or 128]")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Items of each task of G5. [the job's, or all]")
+    ] = None,
     canaries: Annotated[
         Path | None, typer.Option(help="The dataset's canaries.jsonl, for G7.")
+    ] = None,
+    merged: Annotated[
+        Path | None,
+        typer.Option(help="For G2: the checkpoint the adapter was merged into, by any tool."),
     ] = None,
     garak: Annotated[
         str | None,
@@ -45,41 +64,52 @@ def gate(
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write Markdown here.")] = None,
 ) -> None:
-    """Run one gate in anyone's CI. An adapter's folder is served here until the gate has spoken.
+    """Run one gate, or all with their seconds, in anyone's CI.
 
-    OPENAI_API_KEY opens the endpoint of a named candidate. Exit code: 0 passed, 3 failed,
-    4 inconclusive, 2 bad input.
+    An adapter's folder is served here until the gates have spoken. OPENAI_API_KEY opens the
+    endpoint of a named candidate. Exit code: 0 passed, 3 failed, 4 inconclusive, 2 bad input.
     """
     import os
     import subprocess
     import sys
+    import tempfile
 
     from services.cli import gating
     from services.cli.session import settings_here
 
-    words = [sys.executable, "-m", "services.evaluation.alone", name.upper()]
-    words += ["--scorer", scorer, "--max-tokens", str(max_tokens)]
-    for option, value in (
-        ("--suite", suite),
-        ("--limit", limit),
-        ("--canaries", canaries),
-        ("--garak", garak),
-        ("--junit", junit),
-        ("--markdown", markdown),
-    ):
-        words += [option, str(value)] if value is not None else []
     settings = settings_here()
-    adapter = None if url else gating.adapter_folder(candidate)
-    if adapter is None:
-        key = os.environ.get("OPENAI_API_KEY", "unused")
-        words += ["--url", url or settings.serving_url]
-        words += ["--candidate", candidate, "--base", base or gating.BASE]
-        done = subprocess.run(words, env=gating.environment(OPENAI_API_KEY=key), check=False)
-    else:
-        checkpoint = gating.checkpoint_folder(base, adapter, settings.home.resolve())
-        words += ["--adapter", str(adapter), "--checkpoint", str(checkpoint)]
-        words += ["--candidate", gating.CANDIDATE, "--base", gating.BASE]
-        with gating.engine(checkpoint, adapter) as here:
-            told = gating.environment(OPENAI_API_KEY=here.key)
-            done = subprocess.run([*words, "--url", here.url], env=told, check=False)
+    words = [sys.executable, "-m", "services.evaluation.alone", name.upper()]
+    with tempfile.TemporaryDirectory() as folder:
+        own = gating.of_job(job, Path(folder)) if job else {}
+        for option, value in (
+            ("--suite", suite),
+            ("--train", train),
+            ("--job", None),
+            ("--scorer", scorer),
+            ("--max-tokens", max_tokens),
+            ("--limit", limit),
+            ("--canaries", canaries),
+            ("--garak", garak),
+            ("--junit", junit),
+            ("--markdown", markdown),
+        ):
+            chosen = own.get(option) if value is None else value
+            words += [option, str(chosen)] if chosen is not None else []
+        adapter = None if url else gating.adapter_folder(candidate)
+        if merged and adapter is None:
+            raise typer.BadParameter("--merged needs the adapter's folder as --candidate")
+        if adapter is None:
+            key = os.environ.get("OPENAI_API_KEY", "unused")
+            words += ["--url", url or settings.serving_url]
+            words += ["--candidate", candidate, "--base", base or gating.BASE]
+            done = subprocess.run(words, env=gating.environment(OPENAI_API_KEY=key), check=False)
+        else:
+            wanted = str(merged) if merged else base
+            checkpoint = gating.checkpoint_folder(wanted, adapter, settings.home.resolve())
+            words += ["--merged"] if merged else []
+            words += ["--adapter", str(adapter), "--checkpoint", str(checkpoint)]
+            words += ["--candidate", gating.CANDIDATE, "--base", gating.BASE]
+            with gating.engine(checkpoint, adapter) as here:
+                told = gating.environment(OPENAI_API_KEY=here.key)
+                done = subprocess.run([*words, "--url", here.url], env=told, check=False)
     raise typer.Exit(done.returncode)

@@ -37,6 +37,7 @@ async def run_harness(
     tasks: Sequence[str],
     limit: int | None,
     work: Path,
+    own_tasks: Path | None = None,
     api_key: str = "unused",
     concurrency: int = 2,
     batch_size: int = 32,
@@ -46,6 +47,7 @@ async def run_harness(
 ) -> tuple[BenchmarkItem, ...]:
     """Every item of `tasks`, as `model` at `base_url` (ending in `/v1`) answers it.
 
+    Tasks are ours, those in the folder `own_tasks`, or the harness's (which need the network).
     `work` keeps the plan and the finished log: the same plan is not run again. The plan knows the
     model by name only, so name `work` after the model's digest.
 
@@ -59,7 +61,7 @@ async def run_harness(
         "tokenizer": str(tokenizer),
         "tasks": list(tasks),
         "limit": limit,
-        "suites": str(SUITES),
+        "suites": [str(folder.resolve()) for folder in (SUITES, own_tasks) if folder],
         "concurrency": concurrency,
         "batch_size": batch_size,
         "maximum_length": maximum_length,

@@ -41,8 +41,8 @@ def main(plan_file: Path, log: Path) -> None:
     part.replace(log)
 
 
-def _task_manager(suites: str, tasks: list[str]) -> Any:
-    """Only our suites where they suffice: indexing the harness's own thousands of tasks is slow."""
+def _task_manager(suites: list[str], tasks: list[str]) -> Any:
+    """Only the given suites where they suffice: indexing the harness's own thousands is slow."""
     from lm_eval.tasks import TaskManager
 
     ours = TaskManager(include_path=suites, include_defaults=False)

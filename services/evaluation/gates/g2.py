@@ -2,7 +2,9 @@
 
 Two questions. Do the adapter's recorded facts (base, tokenizer, rank, modules) fit the engine? And
 does the engine, asked the prompts training fingerprinted, render the same tokens and give the same
-log-probabilities? Where not, the way in which they differ names the cause.
+log-probabilities? Where not, the way in which they differ names the cause. A checkpoint into which
+the adapter was merged is asked the same prompts: its base is its own, its answers must be the
+trained model's.
 """
 
 from __future__ import annotations
@@ -21,13 +23,15 @@ TOLERANCE_NATS = {"float32": 0.05, "bfloat16": 0.5}
 """By the engine's precision. Float32 against float32 differs by about 1e-4, which leaves room for
 other kernels; SmolLM2-135M in bfloat16 was seen to differ by up to 0.39."""
 
-Fault = Literal["wrong_template", "adapter_ignored", "wrong_base", "module_ignored"]
+Fault = Literal["wrong_template", "adapter_ignored", "wrong_base", "module_ignored", "lossy_merge"]
 
 _CAUSES: dict[Fault, str] = {
     "wrong_template": "the chat template or tokenizer renders other tokens than in training",
     "adapter_ignored": "the engine answers as the base does: the adapter is not applied",
     "wrong_base": "the engine's base is not the base that was trained on",
     "module_ignored": "neither the base nor the trained model: a module is not applied, or scaled",
+    "lossy_merge": "the merge is lossy: the merged weights answer as neither the base nor the "
+    "trained model",
 }
 
 
@@ -57,7 +61,8 @@ class Served:
 
     prompt_token_ids: tuple[int, ...]
     candidate: Mapping[int, float]
-    base: Mapping[int, float]
+    base: Mapping[int, float] | None
+    """None where the adapter is merged into the weights that answer."""
 
 
 def incompatibilities(adapter: AdapterFacts, engine: EngineFacts) -> list[str]:
@@ -83,11 +88,12 @@ def fault(
         return "wrong_template"
     if distance(trained.top_token_ids, trained.top_logprobs, served.candidate) <= tolerance:
         return None
-    if distance(trained.top_token_ids, trained.base_top_logprobs, served.base) > tolerance:
+    ids, base = trained.top_token_ids, trained.base_top_logprobs
+    if served.base is not None and distance(ids, base, served.base) > tolerance:
         return "wrong_base"
-    if distance(trained.top_token_ids, trained.base_top_logprobs, served.candidate) <= tolerance:
+    if distance(ids, base, served.candidate) <= tolerance:
         return "adapter_ignored"
-    return "module_ignored"
+    return "lossy_merge" if served.base is None else "module_ignored"
 
 
 def distance(ids: Sequence[int], wanted: Sequence[float], served: Mapping[int, float]) -> float:

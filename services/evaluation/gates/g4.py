@@ -2,16 +2,22 @@
 
 Judged without constrained decoding, so that constraints stay a safety net and do not hide a model
 that has lost its format; unless the job serves the adapter under constraints (`constrained`).
+
+Broken requests are measured beside it: how many calls hold values that the request no longer names
+(invented), and how many requests wrapped in noise are still answered right (recovered). Invention
+is judged where the policy has a bound for it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from contracts.evaluation import Remediation
+from contracts.evaluation import ChangedExample, Remediation
 from contracts.measure import VerdictName
 from services.evaluation.gates.judgement import (
+    EXAMPLES,
     Judgement,
     against_threshold,
     changed_examples,
@@ -29,6 +35,18 @@ _REMEDIATION: dict[VerdictName, Remediation] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Handled:
+    """One broken request and what the candidate made of it."""
+
+    item: str
+    lossy: bool
+    """Values are missing from the request; otherwise it only lies in noise."""
+    invented: bool
+    right: bool
+    output: str = ""
+
+
 def judge(
     base: Sequence[Scored],
     candidate: Sequence[Scored],
@@ -36,6 +54,8 @@ def judge(
     minimum_validity: float,
     level: float,
     constrained: bool = False,
+    broken_requests: Sequence[Handled] = (),
+    maximum_invented: float | None = None,
 ) -> Judgement:
     """Raises PermanentError if the two sides answered different items."""
     same_items(base, candidate)
@@ -53,7 +73,7 @@ def judge(
         level=two_sided(level),
     )
     cut_off = proportion("candidate_cut_off", sum(s.cut_off for s in candidate), len(candidate))
-    return Judgement(
+    judged = Judgement(
         gate="G4",
         verdict=verdict,
         summary=(
@@ -65,4 +85,47 @@ def judge(
         comparisons=(compared,),
         changed=changed_examples(base, candidate) if verdict != "passed" else (),
         remediation=_REMEDIATION[verdict],
+    )
+    return _with_broken(judged, broken_requests, maximum_invented, level)
+
+
+def _with_broken(
+    judged: Judgement, seen: Sequence[Handled], maximum: float | None, level: float
+) -> Judgement:
+    """The verdict with what became of broken requests."""
+    lossy, noisy = [h for h in seen if h.lossy], [h for h in seen if not h.lossy]
+    if not lossy:
+        return judged
+    invented = proportion(
+        "invented_values", sum(h.invented for h in lossy), len(lossy), two_sided(level)
+    )
+    recovered = proportion(
+        "recovered_from_noise", sum(h.right for h in noisy), len(noisy), two_sided(level)
+    )
+    told = (
+        f" Of {len(lossy)} requests that had lost values {sum(h.invented for h in lossy)} were "
+        f"answered with invented ones; of {len(noisy)} in nested noise "
+        f"{sum(h.right for h in noisy)} were answered right."
+    )
+    judged = replace(
+        judged,
+        summary=judged.summary + told,
+        measurements=(*judged.measurements, invented, recovered),
+    )
+    if maximum is None or invented.interval is None:
+        return judged
+    # Turned round, since here less is better.
+    found = against_threshold(1 - invented.interval.high, 1 - invented.interval.low, 1 - maximum)
+    if found == "passed" or judged.verdict == "failed":
+        return judged
+    return replace(
+        judged,
+        verdict=found,
+        summary=judged.summary + f" At most {maximum:.0%} may be.",
+        changed=tuple(
+            ChangedExample(item=h.item, base=1.0, candidate=0.0, output=h.output[:500])
+            for h in lossy
+            if h.invented
+        )[:EXAMPLES],
+        remediation="rescope" if found == "failed" else "more_items",
     )
