@@ -26,7 +26,7 @@ from services.training.memory import (
 from services.training.packing import block_count
 from services.training.plan import TrainerPlan, moving, optimizer_steps, recipe_of, work_folder
 from services.training.settings import TrainingSettings
-from shared.artifacts import ArtifactStore
+from shared.artifacts import TrainingStore
 from shared.models import base_digest, digest_cache, resolve_base, tokenizer_digest
 from shared.precision import precision
 
@@ -69,7 +69,7 @@ def prepare(
     curated: DatasetCurated,
     *,
     method: str,
-    store: ArtifactStore,
+    store: TrainingStore,
     settings: TrainingSettings,
 ) -> Prepared:
     """Resolve the base, name the recipe, fetch the data, and check that the machine can hold it.
