@@ -101,7 +101,7 @@ def ours(source: Path, out: Path, *, redact: bool) -> None:
         stages += [exact_duplicates(Firsts(bench.db, "contents")), near_duplicates(THRESHOLD, near)]
         stream, shard = rows(), 0
         while batch := list(islice(stream, SHARD_ROWS)):
-            bench.run("all", shard, stages, iter(batch), audit, RefusalLog(), lambda _: None)
+            bench.run("all", shard, stages, iter(batch), audit, RefusalLog())
             for traced in bench.rows("all", shard):
                 text = traced.row.messages[0].content
                 kept.write(json.dumps({"id": traced.row.id, "text": text}) + "\n")

@@ -10,6 +10,7 @@ SluiceError
     ├── OutOfMemory      a step needs more memory than its process may take
     ├── ArtifactMissing  a digest is not in the store
     ├── ArtifactCorrupt  content does not match its digest
+    ├── EvaluationWithheld  the training path asked for an evaluation set
     ├── Misconfigured    a setting or the topology is wrong; a service refuses to start
     └── SignatureInvalid a signed document does not verify
 """
@@ -83,6 +84,17 @@ class ArtifactMissing(PermanentError):
 
 class ArtifactCorrupt(PermanentError):
     """Stored content no longer matches its digest."""
+
+
+class EvaluationWithheld(PermanentError):
+    """The training path asked the store for an evaluation set of its tenant."""
+
+    def __init__(self, digest: str) -> None:
+        super().__init__(
+            f"{digest} is registered as an evaluation set: the training path may not hold it",
+            mend="train on other rows; what a gate judges by must never be learned",
+        )
+        self.digest = digest
 
 
 class Misconfigured(PermanentError):

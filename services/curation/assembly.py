@@ -201,17 +201,17 @@ def _written(
     notes: Mapping[int, list[dict[str, str]]],
 ) -> dict[str, Any]:
     """Write one row; its line of the lineage."""
-    found = volatility(traced.row)
-    files.write(f"{split}.jsonl", row_bytes(traced.row))
+    found, content = volatility(traced.row), row_bytes(traced.row)
+    files.write(f"{split}.jsonl", content)
     told.splits[split] += 1
     told.volatility.update(found.kinds)
     if split == "train":
         if told.seeds and traced.role == "positive" and not traced.row.origin:
-            told.seeds.write(row_bytes(traced.row))
+            told.seeds.write(content)
         told.first = told.first or traced
         told.roles[traced.role] += 1
         told.sample.offer(traced.row)
-    return kept_entry(traced, split, found.score, notes.get(traced.number, []))
+    return kept_entry(traced, content, split, found.score, notes.get(traced.number, []))
 
 
 def _plant(account: Account, files: _Files, told: _Told) -> int:
@@ -223,9 +223,10 @@ def _plant(account: Account, files: _Files, told: _Told) -> int:
     for line in planting.canary_lines(planted):
         files.write(planting.FILE, line)
     for traced in planting.planted_rows(planted, told.first.row):
-        found = volatility(traced.row)
-        files.write("train.jsonl", row_bytes(traced.row))
-        files.write("lineage.jsonl", json_line(kept_entry(traced, "train", found.score, [])))
+        found, content = volatility(traced.row), row_bytes(traced.row)
+        files.write("train.jsonl", content)
+        entry = kept_entry(traced, content, "train", found.score, [])
+        files.write("lineage.jsonl", json_line(entry))
         told.splits["train"] += 1
     return len(planted)
 

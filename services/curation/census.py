@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 
 from services.curation.composition import REHEARSAL
 from services.curation.rehearsal import order, wanted
@@ -28,11 +29,15 @@ class Census:
             " (number INTEGER PRIMARY KEY, place BLOB, general BLOB)"
         )
 
-    def note(self, traced: TracedRow) -> None:
-        """Count a row that stays."""
-        general = order(traced.row.id) if traced.role == REHEARSAL else None
-        values = traced.number, group_key(traced), general
-        self._db.execute("INSERT INTO census VALUES (?, ?, ?)", values)
+    def note(self, rows: Iterable[TracedRow]) -> None:
+        """Count rows that stay."""
+        self._db.executemany(
+            "INSERT INTO census VALUES (?, ?, ?)",
+            [
+                (t.number, group_key(t), order(t.row.id) if t.role == REHEARSAL else None)
+                for t in rows
+            ],
+        )
 
     def counts(self) -> tuple[int, int]:
         """(rows that are no rehearsal, rehearsal rows)."""

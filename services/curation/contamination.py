@@ -78,9 +78,9 @@ def _overlap(row: Row, index: _SetIndex) -> tuple[str, str] | None:
         return "exact", f"is {index.exact[normal]}"
     tokens = normal.split()
     for size in index.lengths:
-        for gram in word_ngrams(tokens, size):
-            if gram in index.ngrams:
-                return "ngram", f"shares {size} words in a row with {index.ngrams[gram]}"
+        gram = next(filter(index.ngrams.__contains__, word_ngrams(tokens, size)), None)
+        if gram is not None:
+            return "ngram", f"shares {size} words in a row with {index.ngrams[gram]}"
     found = index.near.find(normal)
     if found:
         return "near", f"is close to {found[0]} (Jaccard {found[1]:.2f})"

@@ -25,7 +25,7 @@ from services.curation.pipeline import Advance, Halted, curate, synthetic_source
 from services.curation.reading import SourceFile
 from services.curation.redaction import Detector
 from services.curation.workbench import forget
-from shared.artifacts import ArtifactStore, Pinned
+from shared.artifacts import ArtifactStore, Pinned, TrainingStore
 from shared.similarity.adapters.minilm import MiniLm
 from shared.similarity.meaning import Embedder
 
@@ -55,6 +55,7 @@ class Desk:
 
         Raises:
             ArtifactMissing, ArtifactCorrupt: the store no longer has what intake pinned.
+            EvaluationWithheld: a file of the dataset is an evaluation set of the tenant.
             TransientError: another process curates this run.
         """
         job = run.job
@@ -95,7 +96,7 @@ class Desk:
             return CurationHalted(reason=outcome.reason, problems=outcome.problems)
         if run.synthesized is None and (wish := self._wish(run, job, outcome)) is not None:
             return wish
-        return self._keep(outcome)
+        return self._keep(outcome, self._artifacts.for_training(run.ref.tenant))
 
     def _wish(self, run: Run, job: AdaptationJob, outcome: Curated) -> SynthesisRequested | None:
         """The rows to ask for, where the job or its distillation wants any."""
@@ -108,14 +109,15 @@ class Desk:
             count = job.synthesis.rows if job.synthesis else 0
         if not count:
             return None
-        return SynthesisRequested(seeds=self._artifacts.put_file(outcome.seeds), rows=count)
+        store = self._artifacts.for_training(run.ref.tenant)
+        return SynthesisRequested(seeds=store.put_file(outcome.seeds), rows=count)
 
-    def _keep(self, curated: Curated) -> DatasetCurated:
+    def _keep(self, curated: Curated, store: TrainingStore) -> DatasetCurated:
         snapshot = curated.snapshot
-        stored = {name: self._artifacts.put_file(path) for name, path in snapshot.files.items()}
-        self._artifacts.put(curated.card_markdown.encode())
+        stored = {name: store.put_file(path) for name, path in snapshot.files.items()}
+        store.put(curated.card_markdown.encode())
         return DatasetCurated(
-            card=self._artifacts.put(snapshot.card_bytes),
+            card=store.put(snapshot.card_bytes),
             train=stored["train.jsonl"],
             validation=stored.get("validation.jsonl"),
             rows=snapshot.card.splits,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from services.curation.rows import Stage, Tally, TracedRow, content_text
@@ -60,18 +60,32 @@ def exact_duplicates(first: FirstSeen | None = None) -> Stage:
     return Stage("exact_duplicates", apply)
 
 
-def near_duplicates(threshold: float, index: NearDuplicates | None = None) -> Stage:
+def compared(traced: TracedRow) -> tuple[str, str]:
+    """The text that near duplicates share, and what keeps rows apart however alike they look."""
+    text = content_text(traced.row)
+    return text, f"{traced.row.desirable} {' '.join(numbers(text))}"
+
+
+def near_duplicates(
+    threshold: float,
+    index: NearDuplicates | None = None,
+    shared_keys: Callable[[int], list[int]] | None = None,
+) -> Stage:
     """Drop rows whose shingles reach `threshold` Jaccard similarity with an earlier row.
 
-    `index` remembers the rows that stay; by default in memory.
+    `index` remembers the rows that stay; by default in memory. `shared_keys` gives the band keys of
+    a row, by its number, that another row has too, where that is known: a row with none is unlike
+    all others.
     """
     alike = NearDuplicates(threshold) if index is None else index
 
     def apply(rows: Iterable[TracedRow], tally: Tally) -> Iterator[TracedRow]:
         for traced in rows:
-            text = content_text(traced.row)
-            apart = f"{traced.row.desirable} {' '.join(numbers(text))}"
-            found = alike.find_or_add(traced.row.id, text, apart)
+            keys = shared_keys(traced.number) if shared_keys else None
+            if keys == []:
+                yield traced
+                continue
+            found = alike.find_or_add(traced.row.id, *compared(traced), keys)
             if found is None:
                 yield traced
             else:

@@ -6,7 +6,6 @@ from typing import Any
 
 from contracts.base import digest_of
 from services.curation.rows import Fate, TracedRow
-from services.curation.snapshot import row_bytes
 
 
 def fate_entry(fate: Fate) -> dict[str, Any]:
@@ -19,12 +18,19 @@ def fate_entry(fate: Fate) -> dict[str, Any]:
 
 
 def kept_entry(
-    traced: TracedRow, split: str, volatility: float, notes: list[dict[str, str]]
+    traced: TracedRow,
+    content: bytes,
+    split: str,
+    volatility: float,
+    notes: list[dict[str, str]],
 ) -> dict[str, Any]:
-    """The line of a row that stays: its split, its volatility (C10) and what speaks against it."""
+    """The line of a row that stays: its split, its volatility (C10) and what speaks against it.
+
+    `content` is the row's canonical line.
+    """
     return (
         _traced(traced)
-        | {"split": split, "digest": digest_of(row_bytes(traced.row)), "volatility": volatility}
+        | {"split": split, "digest": digest_of(content), "volatility": volatility}
         | ({"notes": notes} if notes else {})
     )
 

@@ -36,14 +36,28 @@ _SAID = re.compile(
     rf"\b(?i:i am|i'm|this is|contact|cc:|bcc:|between|from:|to:) (?P<name>{_WORD} {_NAME})"
 )
 _TITLES = frozenset({"mr", "mrs", "ms", "miss", "dr", "prof", "professor", "herr", "frau"})
-_RULES = (_TITLED, _INTRODUCED, _GREETED)
+_ANY = re.compile(_NAME)
+_LETTERS = re.compile(r"[^\W\d_]+")
+_CUES = (
+    (_TITLED, _TITLES | {"madame", "monsieur", "señor", "señora", "miss"}, ()),
+    (
+        _INTRODUCED,
+        frozenset({"called", "named", "signed", "attn", "customer", "patient", "passenger"})
+        | {"client", "guest", "tenant", "employee"},
+        ("name",),
+    ),
+    (_GREETED, frozenset({"dear", "hi", "hello", "thanks", "cheers", "regards", "sincerely"}), ()),
+)
+"""(rule, words of which a text must hold one, or strings of which it must)."""
+_SAYING = ("i am ", "i'm ", "this is ", "contact ", "cc: ", "between ", "from: ", "to: ")
 
 
 def people(text: str) -> list[Span]:
     """The names of people in a text, as far as their surroundings tell."""
     given, common = _words()
     found: list[Span] = []
-    if text == text.lower():
+    lowered = text.casefold()
+    if text in {lowered, text.lower()}:
         return found
 
     def take(start: int, name: str) -> None:
@@ -52,16 +66,19 @@ def people(text: str) -> list[Span]:
         ):
             found.append(Span(start, start + len(name), "PERSON"))
 
-    for rule in _RULES:
+    words_held = set(_LETTERS.findall(lowered))
+    for rule, cues, parts in _CUES:
+        if cues.isdisjoint(words_held) and not any(part in lowered for part in parts):
+            continue
         for match in rule.finditer(text):
             take(match.start("name"), match["name"])
-    for match in re.finditer(_NAME, text):
+    for match in _ANY.finditer(text) if not given.isdisjoint(words_held) else ():
         words = match.group().split()
         first = next((i for i, word in enumerate(words[:-1]) if word.casefold() in given), None)
         if first is not None and not (first and words[first - 1].casefold() in common):
             name = " ".join(words[first:])
             take(match.end() - len(name), name)
-    for match in _SAID.finditer(text):
+    for match in _SAID.finditer(text) if any(cue in lowered for cue in _SAYING) else ():
         if not any(word.casefold() in common for word in match["name"].split()):
             take(match.start("name"), match["name"])
     return sorted(found, key=lambda span: span.start)

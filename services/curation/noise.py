@@ -51,20 +51,18 @@ class Answers:
         db.execute("CREATE TABLE IF NOT EXISTS voters (number INTEGER PRIMARY KEY, row TEXT)")
         db.execute("CREATE TABLE IF NOT EXISTS outvoted (number INTEGER PRIMARY KEY, label TEXT)")
 
-    def note(self, traced: TracedRow) -> None:
-        """Remember what a row answers."""
-        row = traced.row
-        if not _comparable(row):
-            return
-        tools = json.dumps(row.tools, sort_keys=True)
-        turns = "\n".join(f"{m.role}: {normal_form(m.content)}" for m in row.messages)
-        self._db.execute(
-            "INSERT INTO answers VALUES (?, ?, ?, ?)",
-            (traced.number, _hash(f"{turns}\n{tools}"), _hash(_answer(row)), row.id),
+    def note(self, rows: Iterable[TracedRow]) -> None:
+        """Remember what each row answers."""
+        noted = [traced for traced in rows if _comparable(traced.row)]
+        self._db.executemany("INSERT INTO answers VALUES (?, ?, ?, ?)", map(_noted, noted))
+        self._db.executemany(
+            "INSERT INTO voters VALUES (?, ?)",
+            [
+                (traced.number, traced.row.model_dump_json(exclude_defaults=True))
+                for traced in noted
+                if traced.number <= _MOST_ROWS
+            ],
         )
-        if traced.number <= _MOST_ROWS:
-            kept = traced.number, row.model_dump_json(exclude_defaults=True)
-            self._db.execute("INSERT INTO voters VALUES (?, ?)", kept)
 
     def vote(self) -> None:
         """Let the first rows vote on each other, once all are noted."""
@@ -93,6 +91,13 @@ class Answers:
         if found := self._db.execute(query, (traced.number,)).fetchone():
             return "outvoted", f"its {NEIGHBOURS} nearest requests say {found[0][:60]!r}"
         return None
+
+
+def _noted(traced: TracedRow) -> tuple[int, bytes, bytes, str]:
+    row = traced.row
+    tools = json.dumps(row.tools, sort_keys=True)
+    turns = "\n".join(f"{m.role}: {normal_form(m.content)}" for m in row.messages)
+    return traced.number, _hash(f"{turns}\n{tools}"), _hash(_answer(row)), row.id
 
 
 def noise(policy: Literal["report", "drop"], answers: Answers) -> Stage:

@@ -32,6 +32,18 @@ _PASSWORD = (
     r"|(?:backup|recovery|access|door) code)"
 )
 
+_NAMING = frozenset(
+    {"phone", "telephone", "telefon", "tel", "tlf", "cell", "mobile", "mobil", "mob", "handy"}
+    | {"handphone", "fax", "sms", "whatsapp", "switchboard", "number"}
+)
+_ASKING = frozenset({"call", "text", "dial", "ring", "reach", "get"})
+_SECRET_WORDS = frozenset(
+    {"password", "passphrase", "passcode", "passwort", "passord", "pw", "pin", "backup"}
+    | {"recovery", "access", "door"}
+)
+"""A word of every phrase above: a text without one has none of them."""
+_SEVEN_DIGITS = re.compile(r"\d(?:\D{0,3}\d){6}")
+
 
 def _number(value: str) -> bool:
     """Seven to fifteen digits (ITU-T E.164) that are no date."""
@@ -77,7 +89,7 @@ PHRASED: tuple[Rule, ...] = (
     Rule(
         "EMAIL",
         (" dot ",),
-        re.compile(r"\bat\b", re.IGNORECASE),
+        re.compile(r"\sat\s"),
         re.compile(
             rf"\b(?!(?:me|it|us|look|meet|him|her|is|be|was)\s+at\b)[\w+-]{{2,}}(?:{_JOIN}[\w+-]+)*"
             rf"\s+at\s+(?!(?:the|a|an|this|that|each|every|dot)\b)[\w-]{{2,}}"
@@ -98,26 +110,28 @@ PHRASED: tuple[Rule, ...] = (
     Rule(
         "PHONE",
         _DIGITS,
-        re.compile(rf"\b(?:{_NAMED}|{_ASKED})\b", re.IGNORECASE),
+        re.compile(rf"{_DIGIT_WORD}[\s,-]+{_DIGIT_WORD}[\s,-]+{_DIGIT_WORD}"),
         re.compile(rf"\b(?:plus[\s,-]+)?{_DIGIT_WORD}(?:[\s,-]+{_DIGIT_WORD}){{6,14}}\b",
                    re.IGNORECASE),
         _no_counting,
+        _NAMING | _ASKING,
     ),
     Rule(
         "PHONE",
         tuple("0123456789"),
-        re.compile(rf"\b{_NAMED}\b", re.IGNORECASE),
+        _SEVEN_DIGITS,
         re.compile(
             rf"\b{_NAMED}\b(?:'s)?[\"']?[^\d\n+(]{{0,24}}"
             r"(?P<value>\+?(?:\(\+?\d{1,4}\)|\d)(?:[ ().-]{0,2}\d){6,14})(?![\d.,:]\d|\w)",
             re.IGNORECASE,
         ),
         _number,
+        _NAMING,
     ),
     Rule(
         "PHONE",
         tuple("0123456789"),
-        re.compile(rf"\b{_ASKED}\b", re.IGNORECASE),
+        _SEVEN_DIGITS,
         re.compile(
             rf"\b{_ASKED}\b[^\d\n+(]{{0,12}}"
             r"(?P<value>(?:\+\d|\(?0|\d{2,4}[ .-](?=\d{2,4}[ .-]\d))(?:[ ().-]{0,2}\d){6,14})"
@@ -125,6 +139,7 @@ PHRASED: tuple[Rule, ...] = (
             re.IGNORECASE,
         ),
         _number,
+        _ASKING,
     ),
     Rule(
         "PHONE",
@@ -136,7 +151,7 @@ PHRASED: tuple[Rule, ...] = (
     Rule(
         "CREDIT_CARD",
         tuple("3456"),
-        re.compile(r"\d[ \u00b7._/-]\d"),
+        re.compile(r"\d(?:[ \u00b7._/-]?\d){12}"),
         re.compile(
             r"(?<![\d.])(?:[3-6](?P<one>[ \u00b7._/-])\d(?:(?P=one)\d){14}"
             r"|[3-6]\d(?P<two>[ \u00b7._/-])\d\d(?:(?P=two)\d\d){6}"
@@ -149,7 +164,7 @@ PHRASED: tuple[Rule, ...] = (
     Rule(
         "IBAN",
         (".", "-"),
-        re.compile(r"\b[A-Z]{2}\d{2}[.-]", re.IGNORECASE),
+        re.compile(r"\d\d[.-]\w{4}[.-]"),
         re.compile(
             r"\b[A-Z]{2}\d{2}(?P<join>[.-])[A-Z0-9]{4}(?:(?P=join)[A-Z0-9]{1,4}){1,7}\b",
             re.IGNORECASE,
@@ -166,32 +181,35 @@ PHRASED: tuple[Rule, ...] = (
     Rule(
         "SECRET",
         ("pass", "pw", "pin", "code"),
-        re.compile(rf"\b{_PASSWORD}\b", re.IGNORECASE),
+        None,
         re.compile(
             rf"\b{_PASSWORD}\b(?:\s+(?:for|to|of)\s+(?:(?:the|my|our|this)\s+)?[\w-]+)?"
             r"(?:\s+(?:is|was)|\s*[:=])?\s+[\"'\u201c]?(?P<value>[^\s\"'\u201d<>,;]{6,}[^\s\"'\u201d<>,;.])",
             re.IGNORECASE,
         ),
         _chosen,
+        _SECRET_WORDS,
     ),
     Rule(
         "SECRET",
         ("pass:", "pass=", "pass ="),
-        re.compile(r"\bpass\s?[:=]", re.IGNORECASE),
+        None,
         re.compile(r"\bpass\s?[:=]\s*[\"']?(?P<value>[^\s\"'<>,;]{8,})", re.IGNORECASE),
         _chosen,
     ),
     Rule(
         "SECRET",
-        ("basic ",),
-        re.compile(r"\bBasic\s", re.IGNORECASE),
+        ("basic",),
+        re.compile(r"\bbasic\s+[a-z0-9+/]{8}"),
         re.compile(r"\bBasic\s+(?P<value>[A-Za-z0-9+/]{8,}={0,2})(?![\w+/=])", re.IGNORECASE),
         _login,
     ),
     Rule(
         "SECRET",
         ("key", "secret", "token"),
-        re.compile(r"(?:key|secret|token)[\"']?\s*[:=\s]", re.IGNORECASE),
+        re.compile(
+            r"(?:key|secret|token|access)[\"']?(?:\s*[:=]\s*|\s+)[\"']?[a-z0-9+/_.~-]{20}"
+        ),
         re.compile(
             r"\b[\w-]*(?:api[-_]?key|secret(?:[-_]access)?(?:[-_]key)?|access[-_]?key|token"
             r"|account[-_]?key)[\"']?(?:\s*[:=]\s*|\s+)[\"']?"
@@ -210,13 +228,13 @@ PHRASED: tuple[Rule, ...] = (
     Rule(
         "SECRET",
         ("xox", "k_live_", "k_test_", "gocspx-"),
-        re.compile(r"xox|k_|GOCSPX"),
+        None,
         re.compile(r"\b(?:xox[abeprs]-[\w-]{20,}|[sr]k_(?:live|test)_\w{16,}|GOCSPX-[\w-]{16,})"),
     ),
     Rule(
         "TELEMETRY",
         ("clid=", "clkid=", "igshid=", "_eid="),
-        re.compile(r"id="),
+        None,
         re.compile(
             r"\b(?:fb|g|d|tt|tw|y|wb|gb)clid=(?P<value>[\w.-]{8,})"
             r"|\b(?:msclkid|igshid|mc_eid)=(?P<more>[\w.-]{8,})"
@@ -225,7 +243,7 @@ PHRASED: tuple[Rule, ...] = (
     Rule(
         "TELEMETRY",
         ("cookie:",),
-        re.compile(r"cookie:", re.IGNORECASE),
+        None,
         re.compile(
             r"(?<=[\s;])(?:sid|uid|\w*sess\w*|connect\.sid|_ga|_gid|visitor\w*)="
             r"(?P<value>[^;\s\"']{12,})",
@@ -235,13 +253,13 @@ PHRASED: tuple[Rule, ...] = (
     Rule(
         "WALLET",
         ("0x",),
-        re.compile(r"0x"),
+        re.compile(r"0x[0-9a-f]{40}"),
         re.compile(r"\b0x[0-9a-fA-F]{40}\b"),
     ),
     Rule(
         "HOST",
         ("ssh", "scp", "sftp"),
-        re.compile(r"\w@[a-z]", re.IGNORECASE),
+        re.compile(r"\w@[a-z]"),
         re.compile(
             r"\b(?:ssh|scp|sftp)\s(?:[^\n@]*\s)?[\w-]+@(?P<value>[a-z][a-z0-9-]*)(?![\w.@-])",
             re.IGNORECASE,
@@ -250,7 +268,7 @@ PHRASED: tuple[Rule, ...] = (
     Rule(
         "HOST",
         (".internal.", ".intranet.", ".corp.", ".lan."),
-        re.compile(r"\."),
+        None,
         re.compile(
             r"\b(?:[a-z0-9-]+\.)+(?:internal|intranet|corp|lan)(?:\.[a-z0-9-]+)*\.[a-z]{2,}\b",
             re.IGNORECASE,

@@ -35,6 +35,7 @@ from services.curation.names import names
 from services.curation.noise import Answers, noise
 from services.curation.openings import openings
 from services.curation.private import WithPrivateTerms
+from services.curation.proposals import Proposals
 from services.curation.raters import recalibration, settle
 from services.curation.reading import NAMED, SourceFile, first_of, read_rows, summarised
 from services.curation.redaction import Audit, Detector, redaction
@@ -51,7 +52,7 @@ from shared.errors import InvalidInput, Misconfigured
 from shared.similarity.meaning import Embedder
 from shared.similarity.minhash import NearDuplicates
 
-VERSION = 1
+VERSION = 2
 """Of what the stages do; a folder of another version is not resumed."""
 SIFT, UNLIKE = "sift", "unlike"
 HaltReason = Literal["licence", "unreadable", "too_few_rows", "volatile_facts"]
@@ -267,19 +268,22 @@ def _stages(
         tool_schemas(policy.noisy_rows),
         refusal_stage(policy, refused),
     ]
+    threshold = policy.near_duplicate_threshold
+    alike = NearDuplicates(threshold, db)
+    proposals = Proposals(alike, db)
     after = 0
     for done, part in enumerate(parts, start=1):
         rows = rows_of(part, after, given.sources)
-        bench.run(SIFT, part.shard, sifting, rows, audit, refused, answers.note)
+        bench.run(SIFT, part.shard, sifting, rows, audit, refused, answers.note, proposals.note)
         after = part.last_number
         given.on_advance(Advance(SIFT, done, len(parts)))
     if not bench.done("vote", 0):
         with bench.committing("vote", 0):
             answers.vote()
-    threshold = policy.near_duplicate_threshold
+            proposals.settle()
     unlike = [
         noise(policy.noisy_rows, answers),
-        near_duplicates(threshold, NearDuplicates(threshold, db)),
+        near_duplicates(threshold, alike, proposals.keys),
         *_by_meaning(given.embedder, policy.semantic_threshold, partial(semantic_duplicates, db)),
         names(),
     ]

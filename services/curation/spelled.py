@@ -47,19 +47,22 @@ class Rule:
     kind: str
     hints: tuple[str, ...]
     """What a text in lower case must hold one of for the rule to be tried at all."""
-    needs: re.Pattern[str]
-    """And what else, where a hint is common."""
+    needs: re.Pattern[str] | None
+    """And what else that text must hold, where a hint is common: cheaper than the pattern."""
     pattern: re.Pattern[str]
     check: Callable[[str], bool] = bool
+    words: frozenset[str] = frozenset()
+    """Which whole words it must hold one of, where any are listed."""
 
 
+_WORD = re.compile(r"\w+")
 _AT, _DOT = r"\s?[\[({<]\s?at\s?[\])}>]\s?", r"(?:\.|\s?[\[({<]\s?(?:dot|\.)\s?[\])}>]\s?)"
 
 RULES: tuple[Rule, ...] = (
     Rule(
         "EMAIL",
         ("at",),
-        re.compile(r"[\[({<]\s?at\s?[\])}>]", re.IGNORECASE),
+        re.compile(r"[\[({<]\s?at\s?[\])}>]"),
         re.compile(
             rf"[\w+-]+(?:{_DOT}[\w+-]+)*{_AT}[a-z0-9-]+(?:{_DOT}[a-z0-9-]+)*{_DOT}[a-z]{{2,12}}\b",
             re.IGNORECASE,
@@ -68,7 +71,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "IP",
         ("[.]", "(.)", "[dot]"),
-        re.compile(r"\[\.\]|\(\.\)|\[dot\]", re.IGNORECASE),
+        None,
         re.compile(
             r"(?<![\w.])\d{1,3}(?:(?:\.|\[\.\]|\(\.\)|\[dot\])\d{1,3}){3}(?![\w.])", re.IGNORECASE
         ),
@@ -83,20 +86,22 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "IBAN",
         tuple("0123456789"),
-        re.compile(r"\b[a-z]{2}\d{2}"),
+        re.compile(r"\d{2}\s?[a-z0-9]{4}\s?[a-z0-9]{4}"),
         re.compile(r"\b[a-z]{2}\d{2}(?:\s?[a-z0-9]{4}){2,7}(?:\s?[a-z0-9]{1,3})?\b"),
         mod_97,
     ),
     Rule(
         "SECRET",
         ("eyj",),
-        re.compile(r"eyJ"),
+        None,
         re.compile(r"\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{10,}"),
     ),
     Rule(
         "SECRET",
         ("pass", "pwd"),
-        re.compile(r"pass|pwd", re.IGNORECASE),
+        re.compile(
+            r"(?:password|passwd|passphrase|pwd|_pass)\b[\"']?\s*(?:is\s*)?[:=]\s*[\"']?[^\s\"'<>,;]{8}"
+        ),
         re.compile(
             r"\b\w*(?:password|passwd|passphrase|pwd|_pass)\b[\"']?\s*(?:is\s*)?[:=]\s*[\"']?"
             r"(?P<value>[^\s\"'<>,;]{8,})",
@@ -106,8 +111,8 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "TELEMETRY",
-        ("id", "cookie"),
-        re.compile(r"[_-]?id\b|cookie", re.IGNORECASE),
+        ("id",),
+        re.compile(r"id[\"']?\s*[:=]\s*[\"']?[\w.:-]{16}"),
         re.compile(
             r"\b(?:session|device|trace|span|request|visitor|client|tracking|advertising|install"
             r"(?:ation)?|correlation)[_ -]?id[\"']?\s*[:=]\s*[\"']?(?P<value>[\w.:-]+)",
@@ -118,20 +123,42 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "TELEMETRY",
         ("mozilla/",),
-        re.compile(r"Mozilla/"),
+        None,
         re.compile(r"\bMozilla/\d\.\d \([^)\n]+\)(?: \w+/[\w.]+(?: \([^)\n]+\))?)*"),
     ),
 )
 
 
-def matched(rules: Sequence[Rule], text: str) -> Iterator[Span]:
-    """The spans of a text that a rule finds and its check confirms."""
-    lowered = text.lower()
-    for rule in rules:
-        if not any(hint in lowered for hint in rule.hints) or not rule.needs.search(text):
-            continue
-        named = [name for name in ("value", "more") if name in rule.pattern.groupindex]
-        for match in rule.pattern.finditer(text):
-            group = next((name for name in named if match[name] is not None), 0)
-            if rule.check(match[group]):
-                yield Span(match.start(group), match.end(group), rule.kind)
+class Rules:
+    """Rules of one detector, tried together: what a text holds is looked up once for all."""
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self._rules = [
+            (
+                rule,
+                frozenset(rule.hints),
+                [name for name in ("value", "more") if name in rule.pattern.groupindex],
+            )
+            for rule in rules
+        ]
+        self._hints = sorted({hint for rule in rules for hint in rule.hints})
+        self._words = frozenset(word for rule in rules for word in rule.words)
+
+    def matched(self, text: str) -> Iterator[Span]:
+        """The spans of a text that a rule finds and its check confirms."""
+        lowered = text.lower()
+        held = {hint for hint in self._hints if hint in lowered}
+        if not held:
+            return
+        words = self._words.intersection(_WORD.findall(lowered))
+        for rule, hints, named in self._rules:
+            if (
+                hints.isdisjoint(held)
+                or (rule.words and rule.words.isdisjoint(words))
+                or (rule.needs is not None and not rule.needs.search(lowered))
+            ):
+                continue
+            for match in rule.pattern.finditer(text):
+                group = next((name for name in named if match[name] is not None), 0)
+                if rule.check(match[group]):
+                    yield Span(match.start(group), match.end(group), rule.kind)

@@ -20,6 +20,8 @@ _ESCAPE = re.compile(
 )
 _NAMED = {"commat": "@", "period": ".", "colon": ":", "lowbar": "_", "plus": "+", "sol": "/"}
 _DASHES = re.compile("[\u2010-\u2015\u2212]")
+_PLAIN = re.compile(r"[\x00-\x24\x27-\x5b\x5d-\x7f]+")
+"""ASCII that begins no escape: read as it is written."""
 _PERCENT = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
 
 
@@ -41,15 +43,14 @@ class View:
 
 def view_of(raw: str) -> View:
     """The view of `raw`; the common case, plain text, costs no copy."""
-    if raw.isascii() and "%" not in raw and not _ESCAPE.search(raw):
-        return View(raw, raw)
-    if (
-        not raw.isascii()
-        and not _ESCAPE.search(raw)
-        and not _DASHES.search(raw)
-        and "%" not in raw
-        and unicodedata.is_normalized("NFKC", raw)
-        and not _has_format(raw)
+    plain = not ("%" in raw and _PERCENT.search(raw)) and not _ESCAPE.search(raw)
+    if plain and (
+        raw.isascii()
+        or (
+            not _DASHES.search(raw)
+            and unicodedata.is_normalized("NFKC", raw)
+            and not _has_format(raw)
+        )
     ):
         return View(raw, raw)
     text: list[str] = []
@@ -66,8 +67,12 @@ def view_of(raw: str) -> View:
 
     at = 0
     while at < len(raw):
-        match = _PERCENT.match(raw, at)
-        if match:
+        if run := _PLAIN.match(raw, at):
+            text.extend(run.group())
+            starts.extend(range(at, run.end()))
+            ends.extend(range(at + 1, run.end() + 1))
+            at = run.end()
+        elif match := _PERCENT.match(raw, at):
             at = _put_decoded(match, put)
         elif (escape := _ESCAPE.match(raw, at)) and (character := _unescaped(escape)):
             put(character, at, escape.end())
@@ -87,7 +92,7 @@ def _unescaped(match: re.Match[str]) -> str | None:
 
 
 def _has_format(raw: str) -> bool:
-    return not raw.isascii() and any(unicodedata.category(c) == "Cf" for c in raw)
+    return any(unicodedata.category(c) == "Cf" for c in set(raw))
 
 
 def _put_decoded(match: re.Match[str], put: Callable[[str, int, int], None]) -> int:

@@ -138,19 +138,19 @@ class Workbench:
         rows: Iterator[TracedRow],
         audit: Audit,
         refusals: RefusalLog,
-        gather: Callable[[TracedRow], None],
+        *gather: Callable[[Sequence[TracedRow]], None],
     ) -> None:
         """Send a shard through `stages` and commit what came of it; done already, do nothing.
 
-        `gather` is told every row that stays: what later legs must know of all rows.
+        Each `gather` is told the rows that stay: what later legs must know of all rows.
         """
         if self.done(leg, shard):
             return
         with self.committing(leg, shard):
             stream, tallies = through(stages, rows)
             kept = list(stream)
-            for traced in kept:
-                gather(traced)
+            for told in gather:
+                told(kept)
             path = self._path(leg, shard)
             write_shard(path, kept)
             for tally in tallies:

@@ -48,6 +48,8 @@ class Intake:
         problems = [*self._policy_problems(ref, job), *problems]
         if problems:
             return RunRejected(problems=tuple(problems))
+        for judged in (pinned.evaluation.dev, pinned.evaluation.heldout):
+            self._artifacts.register_evaluation(ref.tenant, Pinned.parse(judged.uri).digest)
         return RunAccepted(job=pinned, job_digest=job_digest(pinned))
 
     def _policy_problems(self, ref: RunRef, job: AdaptationJob) -> Iterator[Problem]:

@@ -27,7 +27,7 @@ from services.synthesis.judging import Calibration, Panel
 from services.synthesis.pace import Spending
 from services.synthesis.prompts import last_request
 from services.synthesis.teachers import Seat
-from shared.artifacts import ArtifactStore, Pinned
+from shared.artifacts import ArtifactStore, Pinned, TrainingStore
 from shared.errors import Misconfigured
 from shared.keys import service_key
 from shared.scoring import resolve as resolve_scorer
@@ -42,6 +42,8 @@ class Studio:
     def __init__(self, settings: Settings, artifacts: ArtifactStore) -> None:
         self._settings = settings
         self._artifacts = artifacts
+        self._store_of = artifacts.for_training
+        """Tenant → the store without its evaluation sets: rows are made of nothing else (H9)."""
 
     async def synthesize(self, run: Run, on_advance: Callable[[Advance], None]) -> RowsSynthesized:
         """Rows for the run's wish. A second call pays only for what the first did not get."""
@@ -50,13 +52,13 @@ class Studio:
             return await self._distil(job, taught, asked, on_advance)
         if job is None or job.synthesis is None or asked is None:
             raise ValueError(f"run {run.ref} asks for no synthesis")
-        wish = job.synthesis
-        cold = await asyncio.to_thread(self._cold, wish, asked.rows)
+        wish, store = job.synthesis, self._store_of(job.tenant)
+        cold = await asyncio.to_thread(_cold, store, wish, asked.rows)
         spending = Spending(maximum=wish.maximum_cost)
         made = Synthesized((), 0, {}, diversity([]))
         calibrations: tuple[Calibration, ...] = ()
         if len(cold) < asked.rows:
-            content = await asyncio.to_thread(self._artifacts.get, asked.seeds)
+            content = await asyncio.to_thread(store.get, asked.seeds)
             seeds = [parse_row(line) for line in content.splitlines()]
             plan = _plan(wish, asked.rows - len(cold))
             async with AsyncExitStack() as stack:
@@ -85,7 +87,7 @@ class Studio:
         """The teacher's answers to the seeds; each is paid for once, however often resumed."""
         teacher = taught.teacher.endpoint
         assert teacher is not None
-        content = await asyncio.to_thread(self._artifacts.get, asked.seeds)
+        content = await asyncio.to_thread(self._store_of(job.tenant).get, asked.seeds)
         seeds = [parse_row(line) for line in content.splitlines() if line.strip()]
         spending = Spending(maximum=taught.maximum_cost)
         async with AsyncExitStack() as stack:
@@ -130,18 +132,6 @@ class Studio:
             cost=round(spending.cost, 6),
             tokens=spending.tokens,
         )
-
-    def _cold(self, wish: Synthesis, count: int) -> list[Row]:
-        """Rows of templates and of the simulator; neither needs a teacher."""
-        rows: list[Row] = []
-        if wish.templates:
-            lines = self._artifacts.get(Pinned.parse(wish.templates).digest).splitlines()
-            templates = [RowTemplate.model_validate_json(line) for line in lines if line.strip()]
-            rows += from_templates(templates, count)
-        if wish.simulator and len(rows) < count:
-            program = self._artifacts.get(Pinned.parse(wish.simulator).digest)
-            rows += from_simulator(program, count - len(rows))
-        return rows
 
     async def _gold(self, panel: JudgePanel) -> list[Row]:
         content = await asyncio.to_thread(self._artifacts.get, Pinned.parse(panel.gold).digest)
@@ -228,3 +218,16 @@ def _refused(calibrations: tuple[Calibration, ...]) -> list[str]:
         for c in calibrations
         if not c.may_vote
     ]
+
+
+def _cold(store: TrainingStore, wish: Synthesis, count: int) -> list[Row]:
+    """Rows of templates and of the simulator; neither needs a teacher."""
+    rows: list[Row] = []
+    if wish.templates:
+        lines = store.get(Pinned.parse(wish.templates).digest).splitlines()
+        templates = [RowTemplate.model_validate_json(line) for line in lines if line.strip()]
+        rows += from_templates(templates, count)
+    if wish.simulator and len(rows) < count:
+        program = store.get(Pinned.parse(wish.simulator).digest)
+        rows += from_simulator(program, count - len(rows))
+    return rows

@@ -21,7 +21,7 @@ from services.training.adapters.preparation import prepare
 from services.training.plan import TrainerPlan, recipe_bytes, recipe_digest
 from services.training.reports import STAGE, TrainFailure
 from services.training.settings import TrainingSettings
-from shared.artifacts import ArtifactStore
+from shared.artifacts import ArtifactStore, TrainingStore
 from shared.errors import ArtifactMissing, InvalidInput, TransientError
 
 IMPLEMENTED = (
@@ -39,6 +39,7 @@ IMPLEMENTED = (
 class Order:
     """One training to carry out."""
 
+    store: TrainingStore
     work: Path
     plan: TrainerPlan
     started: TrainingStarted
@@ -49,7 +50,8 @@ class Workshop:
 
     def __init__(self, settings: TrainingSettings, artifacts: ArtifactStore) -> None:
         self._settings = settings
-        self._artifacts = artifacts
+        self._store_of = artifacts.for_training
+        """Tenant → the store without its evaluation sets; the workshop holds no other (H9)."""
 
     async def order(self, run: Run) -> Order | TrainingStopped:
         """What to train for `run`, or why it cannot begin. No weight is loaded."""
@@ -59,7 +61,7 @@ class Workshop:
         job, advised, dataset = run.job, run.advised, run.dataset
         if job is None or advised is None or dataset is None:
             raise ValueError(f"run {run.ref} has no curated dataset to train on")
-        method = advised.choice.method
+        method, store = advised.choice.method, self._store_of(run.ref.tenant)
         if method not in IMPLEMENTED:
             return TrainingStopped(
                 reason="method_unavailable",
@@ -67,9 +69,7 @@ class Workshop:
                 mend=f"set method.name to one of: {', '.join(IMPLEMENTED)}",
             )
         try:
-            prepared = prepare(
-                job, dataset, method=method, store=self._artifacts, settings=self._settings
-            )
+            prepared = prepare(job, dataset, method=method, store=store, settings=self._settings)
         except InvalidInput as error:
             return _refusal(error.problems[0])
         except ArtifactMissing as error:
@@ -79,13 +79,13 @@ class Workshop:
                 mend="restore the artifact store, or `sluice retry` to curate again",
             )
         recipe = prepared.plan.recipe
-        self._artifacts.put(recipe_bytes(recipe))
+        store.put(recipe_bytes(recipe))
         started = TrainingStarted(
             recipe=recipe_digest(recipe),
             steps=prepared.plan.steps,
             memory_estimate_bytes=prepared.memory,
         )
-        return Order(work=prepared.work, plan=prepared.plan, started=started)
+        return Order(store=store, work=prepared.work, plan=prepared.plan, started=started)
 
     async def train(
         self,
@@ -107,7 +107,7 @@ class Workshop:
         )
         if isinstance(result, TrainFailure):
             return _ending(result)
-        adapter = await asyncio.to_thread(self._artifacts.put_tree, order.work / "adapter")
+        adapter = await asyncio.to_thread(order.store.put_tree, order.work / "adapter")
         await asyncio.to_thread(shutil.rmtree, order.work / "checkpoints", ignore_errors=True)
         return AdapterTrained(
             adapter=adapter,

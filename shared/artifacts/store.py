@@ -3,6 +3,9 @@
 A blob is stored once under its digest and verified on every read, so a flipped bit is an error and
 never a result. A *tree* (an adapter folder, a bundle) is a canonical JSON manifest of relative path
 → digest, itself a blob; the manifest's digest names the whole folder.
+
+A digest may be *registered* as an evaluation set of a tenant, and is so from intake on. The handle
+that the training path gets (`for_training`) neither reads nor writes such a digest, whoever asks.
 """
 
 from __future__ import annotations
@@ -21,12 +24,13 @@ from typing import Any, BinaryIO
 import fsspec
 
 from contracts.base import Digest
-from shared.errors import ArtifactCorrupt, ArtifactMissing
+from shared.errors import ArtifactCorrupt, ArtifactMissing, EvaluationWithheld
 
 _CHUNK = 1 << 20
 MAXIMUM_MANIFEST_BYTES = 8 << 20
 MAXIMUM_FILES = 10_000
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_TENANT = re.compile(r"[\w-]+")
 _HERE = PurePosixPath()
 
 
@@ -77,6 +81,7 @@ class ArtifactStore:
     """
 
     def __init__(self, url: str) -> None:
+        self._url = url
         self._fs: Any
         self._fs, self._root = fsspec.core.url_to_fs(url)
         self._fs.makedirs(self._root, exist_ok=True)
@@ -86,6 +91,25 @@ class ArtifactStore:
             raise ArtifactMissing(f"{digest!r} is no digest")
         name = digest.removeprefix("sha256:")
         return f"{self._root}/sha256/{name[:2]}/{name[2:]}"
+
+    def _registration(self, tenant: str, digest: Digest) -> str:
+        if not (_DIGEST.fullmatch(digest) and _TENANT.fullmatch(tenant)):
+            raise ArtifactMissing(f"{digest!r} of {tenant!r} cannot be an evaluation set")
+        return f"{self._root}/evaluation/{tenant}/{digest.removeprefix('sha256:')}"
+
+    def register_evaluation(self, tenant: str, digest: Digest) -> None:
+        """From now on `digest` is an evaluation set of `tenant`; nothing takes that back."""
+        path = self._registration(tenant, digest)
+        self._fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+        self._fs.touch(path, truncate=True)
+
+    def is_evaluation(self, tenant: str, digest: Digest) -> bool:
+        """Whether `digest` is registered as an evaluation set of `tenant`."""
+        return bool(self._fs.exists(self._registration(tenant, digest)))
+
+    def for_training(self, tenant: str) -> TrainingStore:
+        """The same store for the training path of `tenant`: without its evaluation sets."""
+        return TrainingStore(self._url, tenant)
 
     def has(self, digest: Digest) -> bool:
         return bool(self._fs.exists(self._path(digest)))
@@ -192,3 +216,32 @@ class ArtifactStore:
         target.mkdir(parents=True, exist_ok=True)  # a tree may be empty
         marker.write_text(digest)
         return target
+
+
+class TrainingStore(ArtifactStore):
+    """A store that holds no evaluation set of a tenant (H9).
+
+    Every read and write raises EvaluationWithheld for a registered digest: content is named by its
+    digest alone, so no copy under another name gets past it.
+    """
+
+    def __init__(self, url: str, tenant: str) -> None:
+        super().__init__(url)
+        self._tenant = tenant
+
+    def _allowed(self, digest: Digest) -> Digest:
+        if self.is_evaluation(self._tenant, digest):
+            raise EvaluationWithheld(digest)
+        return digest
+
+    def put(self, content: bytes) -> Digest:
+        return self._allowed(super().put(content))
+
+    def put_file(self, path: Path) -> Digest:
+        return self._allowed(super().put_file(path))
+
+    def get(self, digest: Digest) -> bytes:
+        return super().get(self._allowed(digest))
+
+    def _open(self, digest: Digest) -> BinaryIO:
+        return super()._open(self._allowed(digest))

@@ -69,7 +69,6 @@ def volatility(row: Row) -> Volatility:
         return Volatility(0.0)
     request = "\n".join(m.content for m in row.messages)
     grounds: str | None = None  # most targets assert nothing that could be grounded
-    computed = bool(_AMOUNT.search(request))
     heaviest: dict[str, float] = {}
     for rule in _rules()[0]:
         for match in rule.pattern.finditer(target):
@@ -77,7 +76,8 @@ def volatility(row: Row) -> Volatility:
             if _grounded(match["fact"], grounds):
                 continue
             # An amount worked out from amounts in the request is arithmetic, not a price list.
-            weight = rule.weight / 2 if rule.kind == "price" and computed else rule.weight
+            computed = rule.kind == "price" and _AMOUNT.search(request)
+            weight = rule.weight / 2 if computed else rule.weight
             heaviest[rule.kind] = max(weight, heaviest.get(rule.kind, 0.0))
             break
     calm = prod(1 - weight for weight in heaviest.values())

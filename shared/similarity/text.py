@@ -12,10 +12,16 @@ from collections.abc import Iterator
 
 _NOT_WORD = re.compile(r"[\W_]+")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+_ASCII_WORDS = bytes(
+    ord(chr(code).lower()) if chr(code).isalnum() and code < 128 else 32 for code in range(256)
+)
+"""Of ASCII: letters in lower case and digits stay, all else is a space."""
 
 
 def normal_form(text: str) -> str:
     """NFKC, case-folded, every run of punctuation or space as one space."""
+    if text.isascii():
+        return b" ".join(text.encode().translate(_ASCII_WORDS).split()).decode()
     return _NOT_WORD.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
 
 
@@ -26,7 +32,8 @@ def words(text: str) -> list[str]:
 
 def numbers(text: str) -> tuple[str, ...]:
     """The numbers a text names, sorted. Texts that differ here ask for different things."""
-    return tuple(sorted(_NUMBER.findall(unicodedata.normalize("NFKC", text))))
+    plain = text if text.isascii() else unicodedata.normalize("NFKC", text)
+    return tuple(sorted(_NUMBER.findall(plain)))
 
 
 def shingles(text: str, size: int = 5) -> list[str]:
@@ -42,4 +49,4 @@ def shingle_set(text: str, size: int = 5) -> set[str]:
 
 def word_ngrams(tokens: list[str], size: int) -> Iterator[tuple[str, ...]]:
     """Successive runs of `size` words."""
-    return (tuple(tokens[i : i + size]) for i in range(len(tokens) - size + 1))
+    return zip(*(tokens[i:] for i in range(size)), strict=False)

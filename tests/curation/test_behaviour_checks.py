@@ -56,7 +56,7 @@ def test_the_same_request_with_two_answers_is_a_contradiction():
         for n, row in enumerate(rows, start=1)
     ]
     for one in traced:
-        answers.note(one)
+        answers.note([one])
     answers.vote()
     found = {one.row.id: reason for one in traced if (reason := answers.against(one))}
     assert found.keys() == {"a", "b"}

@@ -9,7 +9,8 @@ from contracts.data import Row
 from services.curation.census import Census, group_key
 from services.curation.contamination import contamination_sweep
 from services.curation.duplicates import exact_duplicates, near_duplicates
-from services.curation.rows import TracedRow, through
+from services.curation.proposals import Proposals
+from services.curation.rows import Tally, TracedRow, through
 from services.curation.snapshot import row_bytes
 from shared.similarity.minhash import NearDuplicates
 from shared.similarity.text import shingles
@@ -36,7 +37,7 @@ def traced(texts, groups=3):
 def divided(rows, share):
     census = Census(sqlite3.connect(":memory:"))
     for t in rows:
-        census.note(t.numbered(t.line))
+        census.note([t.numbered(t.line)])
     held = census.held(share, None)
     train = [t for t in rows if group_key(t) not in held]
     return train, [t for t in rows if group_key(t) in held]
@@ -90,3 +91,20 @@ def test_canonical_bytes_read_back_as_the_same_row(texts):
     for t in traced(texts):
         assert Row.model_validate_json(row_bytes(t.row)) == t.row
         assert json.loads(row_bytes(t.row))["id"] == t.row.id
+
+
+@pytest.mark.req("C5")
+@settings(deadline=None, max_examples=30)
+@given(texts=requests, cells=st.integers(1, 400))
+def test_rows_that_share_no_band_are_skipped_without_changing_who_is_a_duplicate(texts, cells):
+    rows = [t.numbered(t.line) for t in traced([*texts, *(f"{text} again" for text in texts)])]
+    db = sqlite3.connect(":memory:", isolation_level=None)
+    near = NearDuplicates(0.7, db)
+    proposals = Proposals(near, db, cells)
+    for start in range(0, len(rows), 3):
+        proposals.note(rows[start : start + 3])
+    proposals.settle()
+    asked, plain = Tally("near"), Tally("near")
+    kept = near_duplicates(0.7, near, proposals.keys).apply(rows, asked)
+    assert list(kept) == list(near_duplicates(0.7).apply(rows, plain))
+    assert asked.fates == plain.fates

@@ -23,7 +23,7 @@ from typing import Any
 from services.curation.adapters.light_import import hidden
 from services.curation.phrased import PHRASED
 from services.curation.redaction import Span
-from services.curation.spelled import RULES, matched
+from services.curation.spelled import RULES, Rule, Rules
 
 THRESHOLD = 0.35
 
@@ -45,54 +45,75 @@ _KINDS = {
 _HAS_AT = re.compile("@")
 _HAS_DIGIT = re.compile(r"\d")
 _HAS_SEVEN_DIGITS = re.compile(r"\d(?:\D{0,3}\d){6}")
-_HAS_ADDRESS = re.compile(r"\d\.\d|[0-9A-Fa-f]?:[0-9A-Fa-f:]")
+_HAS_ADDRESS = re.compile(
+    r"\d\.\d{1,3}\.\d|[0-9A-Fa-f]::|::[0-9A-Fa-f]|:[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]{1,4}:"
+)
+_HAS_MAC = re.compile(
+    r"[:-][0-9A-Fa-f]{2}[:-][0-9A-Fa-f]{2}[:-]|[0-9A-Fa-f]\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]"
+)
+_HAS_FISCAL_CODE = re.compile(
+    r"[^\W\d_]{6}[\dL-NP-V]{2}[A-EHLMPR-T][\dL-NP-V]{2}[^\W\d_][\dL-NP-V]{3}", re.IGNORECASE
+)
 _RECOGNISERS = {
     "CreditCardRecognizer": _HAS_SEVEN_DIGITS,
-    "CryptoRecognizer": _HAS_DIGIT,
+    "CryptoRecognizer": re.compile(r"[0-9A-Za-z]{26}"),
     "IbanRecognizer": _HAS_SEVEN_DIGITS,
     "IpRecognizer": _HAS_ADDRESS,
-    "MacAddressRecognizer": re.compile(r"[0-9A-Fa-f]{2}[:.-][0-9A-Fa-f]{2}"),
+    "MacAddressRecognizer": _HAS_MAC,
     "PhoneRecognizer": _HAS_SEVEN_DIGITS,
-    "UsSsnRecognizer": _HAS_SEVEN_DIGITS,
-    "UsItinRecognizer": _HAS_SEVEN_DIGITS,
-    "UkNinoRecognizer": _HAS_DIGIT,
-    "EsNifRecognizer": _HAS_SEVEN_DIGITS,
-    "EsNieRecognizer": _HAS_SEVEN_DIGITS,
-    "ItFiscalCodeRecognizer": _HAS_DIGIT,
+    "UsSsnRecognizer": re.compile(r"\d[- .]\d{2}[- .]\d{4}"),
+    "UsItinRecognizer": re.compile(r"9\d{2}[- ]\d{2}[- ]\d{4}"),
+    "UkNinoRecognizer": re.compile(r"\d{2} ?\d{2} ?\d{2} ?[A-Da-d]\b"),
+    "EsNifRecognizer": re.compile(r"\d{7}-?[A-Za-z]"),
+    "EsNieRecognizer": re.compile(r"\d{7}-?[A-Za-z]"),
+    "ItFiscalCodeRecognizer": _HAS_FISCAL_CODE,
 }
-"""Recogniser → what a text must hold for it to match at all. Skipping is most of the speed."""
+"""Recogniser → what a text must hold for it to find anything that scores above the threshold.
+Skipping is most of the speed."""
+_WITHOUT_DIGITS = frozenset({_HAS_AT, _HAS_ADDRESS, _HAS_MAC})
 
-_RULES: tuple[tuple[str, tuple[str, ...], re.Pattern[str]], ...] = (
-    (
+_TOKENS: tuple[Rule, ...] = (
+    Rule(
         "SECRET",
         ("private key",),
+        None,
         re.compile(
             r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
             re.DOTALL,
         ),
     ),
-    ("SECRET", ("aiza",), re.compile(r"\bAIza[0-9A-Za-z_-]{35}(?![0-9A-Za-z_-])")),
-    ("SECRET", ("hf_",), re.compile(r"\bhf_[A-Za-z0-9]{30,}\b")),
-    ("SECRET", ("npm_",), re.compile(r"\bnpm_[A-Za-z0-9]{36}\b")),
-    ("SECRET", ("sk-",), re.compile(r"\bsk-(?:proj|ant|svcacct|admin|or)-[A-Za-z0-9_-]{16,}")),
-    (
+    Rule("SECRET", ("aiza",), None, re.compile(r"\bAIza[0-9A-Za-z_-]{35}(?![0-9A-Za-z_-])")),
+    Rule("SECRET", ("hf_",), None, re.compile(r"\bhf_[A-Za-z0-9]{30,}\b")),
+    Rule("SECRET", ("npm_",), None, re.compile(r"\bnpm_[A-Za-z0-9]{36}\b")),
+    Rule(
+        "SECRET",
+        ("sk-",),
+        None,
+        re.compile(r"\bsk-(?:proj|ant|svcacct|admin|or)-[A-Za-z0-9_-]{16,}"),
+    ),
+    Rule(
         "SECRET",
         ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-"),
+        None,
         re.compile(r"\b(?:gh[pousr]_\w{36,}|github_pat_\w{22,}|glpat-[\w-]{20,})"),
     ),
-    ("SECRET", ("bearer",), re.compile(r"\bBearer\s+(?P<value>[A-Za-z0-9._~+/-]{20,}=*)")),
-    (
+    Rule(
+        "SECRET", ("bearer",), None, re.compile(r"\bBearer\s+(?P<value>[A-Za-z0-9._~+/-]{20,}=*)")
+    ),
+    Rule(
         "HOST",
         (".in", ".lo", ".la", ".corp", ".home"),
+        None,
         re.compile(
             r"\b(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+"
             r"(?:internal|intranet|local|localdomain|lan|corp|home\.arpa)\b",
             re.IGNORECASE,
         ),
     ),
-    (
+    Rule(
         "HOST",
         ("://",),
+        re.compile(r"://(?:[^\s/@\"']+@)?[a-z][a-z0-9-]*(?=[:/\"'\s]|$)"),
         re.compile(
             r"\b(?:https?|ssh|ftp|ldaps?|redis|mongodb|postgres(?:ql)?|mysql|amqp|nats)://"
             r"(?:[^\s/@\"']+@)?(?P<value>(?!(?:localhost|host(?:name)?|server|domain|address|your)\b)[a-z][a-z0-9-]*)(?=[:/\"'\s]|$)"
@@ -100,11 +121,14 @@ _RULES: tuple[tuple[str, tuple[str, ...], re.Pattern[str]], ...] = (
             re.IGNORECASE,
         ),
     ),
-    ("HOST", ("\\\\",), re.compile(r"(?<![\w%:\\.)])\\\\(?P<value>[A-Za-z][\w.-]+)\\(?!\\)")),
+    Rule(
+        "HOST",
+        ("\\\\",),
+        None,
+        re.compile(r"(?<![\w%:\\.)])\\\\(?P<value>[A-Za-z][\w.-]+)\\(?!\\)"),
+    ),
 )
-"""(type, what a text in lower case must hold one of, pattern)."""
-
-_WRITTEN = (*RULES, *PHRASED)
+_WRITTEN = Rules((*_TOKENS, *RULES, *PHRASED))
 _NUMBERED = re.compile(
     r"(?:sections?|chapters?|clauses?|versions?|releases?|build|paragraphs?|figures?|\u00a7|\bv)"
     r"\s?$",
@@ -121,6 +145,28 @@ _DATE = re.compile(
 )
 _GROUPED = re.compile(r"\(?\d{2,4}\)?[-. ]\d{3,4}[-. ]\d{3,4}|\(\d{2,4}\)\s?[\d -]{5,}")
 _FIELD_WORD = re.compile(r"(?:phone|mobile|fax|tel)\w*[\"']?\s*[:=]\s*\[?\s*[\"']?$", re.IGNORECASE)
+
+
+_MAY_BE_A_PHONE = re.compile(
+    r"\+\D{0,10}\d"
+    r"|\b(?:phone|telephone|tel|cell|mobile|call|fax|sms|text|whatsapp|dial|ring)\b[^\d\n]{0,32}\d"
+    rf"|{_GROUPED.pattern}",
+    re.IGNORECASE,
+)
+_MAY_BE_A_FIELD = re.compile(r"(?:phone|mobile|fax|tel)\w*[\"']?\s*[:=]", re.IGNORECASE)
+
+
+def _dialled(text: str) -> Iterator[tuple[int, str]]:
+    """(place, line) of the lines in which `looks_like_a_phone` can be true of anything.
+
+    The telephone library reads what it is given once for every region, and no number crosses lines.
+    """
+    named = _MAY_BE_A_FIELD.search(text) is not None
+    at = 0
+    for line in text.split("\n"):
+        if _HAS_DIGIT.search(line) and (named or _MAY_BE_A_PHONE.search(line)):
+            yield at, line
+        at += len(line) + 1
 
 
 def looks_like_a_phone(text: str, start: int, end: int) -> bool:
@@ -144,33 +190,29 @@ class PiiDetector:
     def detect(self, texts: Sequence[str]) -> list[list[Span]]:
         """The spans of every text; kinds are placeholder names (`EMAIL`, `SECRET`)."""
         distinct = list(dict.fromkeys(text for text in texts if text.strip()))
-        spans = {
-            text: [*self._personal(text), *_by_rule(text), *matched(_WRITTEN, text)]
-            for text in distinct
-        }
+        spans = {text: [*self._personal(text), *_WRITTEN.matched(text)] for text in distinct}
         for index, span in _secrets(distinct):
             spans[distinct[index]].append(span)
         return [list(spans.get(text, ())) for text in texts]
 
     def _personal(self, text: str) -> Iterator[Span]:
         tried: dict[re.Pattern[str], bool] = {}
+        numbered = _HAS_DIGIT.search(text) is not None
         for recogniser, entities, possible in self._recognisers:
+            if not numbered and possible not in _WITHOUT_DIGITS:
+                continue
             if possible not in tried:
                 tried[possible] = possible.search(text) is not None
             if not tried[possible]:
                 continue
-            for result in recogniser.analyze(text, entities, self._no_artifacts) or ():
-                if result.score < THRESHOLD or result.entity_type not in _KINDS:
-                    continue
-                kind = _KINDS[result.entity_type]
-                start, end = _trimmed(text, result.start, result.end)
-                if kind == "PHONE" and not looks_like_a_phone(text, start, end):
-                    continue
-                if kind == "CREDIT_CARD" and _FRACTION.search(text[max(0, start - 2) : start]):
-                    continue
-                if kind == "IP" and not _specific_address(text, start, end):
-                    continue
-                yield Span(start, end, kind)
+            parts = _dialled(text) if entities == ["PHONE_NUMBER"] else ((0, text),)
+            for at, part in parts:
+                for result in recogniser.analyze(part, entities, self._no_artifacts) or ():
+                    if result.score >= THRESHOLD and result.entity_type in _KINDS:
+                        kind = _KINDS[result.entity_type]
+                        start, end = _trimmed(text, at + result.start, at + result.end)
+                        if _meant(kind, text, start, end):
+                            yield Span(start, end, kind)
 
     @cached_property
     def _recognisers(self) -> list[tuple[Any, list[str], re.Pattern[str]]]:
@@ -202,6 +244,15 @@ class PiiDetector:
         )
 
 
+def _meant(kind: str, text: str, start: int, end: int) -> bool:
+    """Whether what surrounds a value lets it be one of its kind."""
+    if kind == "PHONE":
+        return looks_like_a_phone(text, start, end)
+    if kind == "CREDIT_CARD":
+        return not _FRACTION.search(text[max(0, start - 2) : start])
+    return kind != "IP" or _specific_address(text, start, end)
+
+
 def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
     while start < end and text[start].isspace():
         start += 1
@@ -215,16 +266,6 @@ def _specific_address(text: str, start: int, end: int) -> bool:
     if _NUMBERED.search(text[max(0, start - 12) : start]) or _SUFFIXED.match(text, end):
         return False
     return text[start:end] not in {"::", "::1", "0.0.0.0", "127.0.0.1"}
-
-
-def _by_rule(text: str) -> Iterator[Span]:
-    lowered = text.lower()
-    for kind, hints, pattern in _RULES:
-        if not any(hint in lowered for hint in hints):
-            continue
-        group = "value" if "value" in pattern.groupindex else 0
-        for match in pattern.finditer(text):
-            yield Span(match.start(group), match.end(group), kind)
 
 
 _SECRET_PLUGINS = (
@@ -254,7 +295,7 @@ _SECRET_SETTINGS: dict[str, Any] = {
 
 
 _ASSIGNED = re.compile(
-    r"(?:pass|pwd|secret|key|token|auth|credential|contrase)[^\n]{0,40}?[:=\"'<>;`]", re.IGNORECASE
+    r"(?:pass|pwd|secret|key|token|auth|credential|contrase)[^\n]{0,40}?[:=\"'<>;`]"
 )
 _ASSIGNING = ("pass", "pwd", "secret", "key", "token", "auth", "credential", "contrase")
 _MARKS = ("AKIA", "ASIA", "xox", "BEGIN")
@@ -262,17 +303,17 @@ _LOGIN = re.compile(r"://[^\s/]*@")
 _LONG = re.compile(r"[A-Za-z0-9+/=_.-]{16,}")
 
 
-def may_hold_a_secret(line: str) -> bool:
-    """Whether detect-secrets can find anything; a line costs it milliseconds.
+def may_hold_a_secret(text: str) -> bool:
+    """Whether detect-secrets can find anything in a line; a line costs it milliseconds.
 
     Its keyword detector wants an assignment or a quote after the word.
     """
-    lowered = line.lower()
-    if any(mark in line for mark in _MARKS) or ("://" in line and _LOGIN.search(line)):
+    if any(mark in text for mark in _MARKS) or ("://" in text and _LOGIN.search(text)):
         return True
-    if any(_HAS_DIGIT.search(found.group()) for found in _LONG.finditer(line)):
+    if any(_HAS_DIGIT.search(found) for found in _LONG.findall(text)):
         return True
-    return any(word in lowered for word in _ASSIGNING) and _ASSIGNED.search(line) is not None
+    lowered = text.lower()
+    return any(word in lowered for word in _ASSIGNING) and _ASSIGNED.search(lowered) is not None
 
 
 _INDIRECT = re.compile(r"[\w.-]+[\[(][^\n]*[\])]")
@@ -287,6 +328,8 @@ def _secrets(texts: Sequence[str]) -> Iterator[tuple[int, Span]]:
     lines: list[tuple[int, int, str]] = []
     for index, text in enumerate(texts):
         at = 0
+        if not may_hold_a_secret(text):
+            continue
         for line in text.splitlines(keepends=True):
             if may_hold_a_secret(line):
                 lines.append((index, at, line.rstrip("\r\n\v\f\x1c\x1d\x1e\x85\u2028\u2029")))

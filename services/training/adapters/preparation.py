@@ -39,7 +39,7 @@ from services.training.plan import (
 )
 from services.training.precision import PrecisionChoice, choice_for, chosen
 from services.training.settings import TrainingSettings
-from shared.artifacts import ArtifactStore
+from shared.artifacts import TrainingStore
 from shared.models import base_digest, digest_cache, resolve_base, tokenizer_digest
 from shared.precision import precision
 
@@ -87,7 +87,7 @@ def prepare(
     curated: DatasetCurated,
     *,
     method: str,
-    store: ArtifactStore,
+    store: TrainingStore,
     settings: TrainingSettings,
 ) -> Prepared:
     """Resolve the base, name the recipe, fetch the data, and check that the machine can hold it.
