@@ -7,7 +7,8 @@ import random
 import pytest
 
 SHORT_RUNS = 1
-LONG_RUNS = 5
+LONG_RUNS = 4
+LONG_KILLS = 50
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -15,11 +16,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--long", action="store_true", help="many runs with many kills")
     group.addoption("--seed", type=int, default=None, help="repeat the run that printed this seed")
     group.addoption("--runs", type=int, default=LONG_RUNS, help="how many runs --long makes")
+    group.addoption(
+        "--kills", type=int, default=LONG_KILLS, help="how often --long kills each service"
+    )
 
 
 @pytest.fixture(scope="session")
 def long(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--long", default=False))
+
+
+@pytest.fixture(scope="session")
+def kills(request: pytest.FixtureRequest) -> int:
+    """Of each service, in the long form."""
+    return int(request.config.getoption("--kills", default=LONG_KILLS))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -163,6 +163,7 @@ async def until_back(stack: Stack) -> float:
                 with suppress(nats.errors.Error, TimeoutError):
                     await jetstream._nc.request(subjects.health(service), timeout=1)
                     waiting.discard(service)
+            await asyncio.sleep(0.05)
         answered_s = time.monotonic() - began
         for row in CONSUMERS:
             while row.service in WORK and not await _asks(jetstream, row):
@@ -183,9 +184,10 @@ async def _asks(jetstream: JetStreamContext, row: Consumer) -> bool:
 class Traffic:
     """Requests to a deployment, whatever happens to it, until the block ends."""
 
-    def __init__(self, stack: Stack, deployment: str) -> None:
+    def __init__(self, stack: Stack, deployment: str, *, every_s: float = 0.05) -> None:
         self._stack = stack
         self._deployment = deployment
+        self._every_s = every_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._drive)
 
@@ -199,7 +201,7 @@ class Traffic:
 
     def _drive(self) -> None:
         number = 0
-        while not self._stop.wait(0.05):
+        while not self._stop.wait(self._every_s):
             number += 1
             try:
                 answer = self._stack.ask(
