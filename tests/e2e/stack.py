@@ -108,9 +108,12 @@ class Stack:
         stop_up(self.process)
         self.process = start_up(self.home, self.ports, timeout_s=timeout_s, module=self.module)
 
-    def ask(self, word: str, conversation: str, *, deployment: str = "answers") -> httpx.Response:
+    def ask(
+        self, word: str, conversation: str, *, deployment: str = "answers", url: str | None = None
+    ) -> httpx.Response:
+        """`url` is another replica's."""
         return httpx.post(
-            f"{self.serving_url}/chat/completions",
+            f"{url or self.serving_url}/chat/completions",
             headers={
                 "Authorization": f"Bearer {self.client_key}",
                 "X-Conversation-Id": conversation,
