@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from typing import Any
+import time
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from faststream import AckPolicy
@@ -31,7 +32,9 @@ from shared.settings import Settings
 log = logging.getLogger("sluice.broker")
 
 FETCH_TIMEOUT_S = 2.0
-RECONNECT_WAIT_S = 1
+RECONNECT_WAIT_S = 0.25
+SAY_AGAIN_S = 10.0
+"""The same trouble with the broker is logged so often at most."""
 
 EX_UNAVAILABLE = 69
 """Exit code: the broker is gone for good; a supervisor may start the service again."""
@@ -49,7 +52,7 @@ class Bus:
             without_login(settings.nats_url),
             name=f"sluice-{service}",
             max_reconnect_attempts=-1,
-            reconnect_time_wait=RECONNECT_WAIT_S,
+            reconnect_time_wait=cast(int, RECONNECT_WAIT_S),  # any number will do
             connect_timeout=5,
             error_cb=self._on_error,
             disconnected_cb=self._on_disconnect,
@@ -64,6 +67,7 @@ class Bus:
         self._consumers: list[Consumer] = []
         self.stopping = asyncio.Event()
         """Set when the service begins to stop: a long step gives its message back."""
+        self._said: dict[str, float] = {}
 
     @property
     def jetstream(self) -> JetStreamContext:
@@ -133,7 +137,10 @@ class Bus:
         if "permissions violation" in str(error).lower():
             log.critical("%s: %s; the service's credentials do not fit", self.service, error)
             os._exit(EX_CONFIG)
-        log.warning("%s: broker: %s", self.service, error)
+        now, said = time.monotonic(), repr(error)
+        if now - self._said.get(said, -SAY_AGAIN_S) >= SAY_AGAIN_S:
+            self._said = {said: now}
+            log.warning("%s: broker: %s", self.service, error)
 
     async def _on_disconnect(self) -> None:
         if not self.stopping.is_set():

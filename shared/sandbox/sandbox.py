@@ -10,6 +10,7 @@ is left.
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -204,10 +205,8 @@ def _attend(
     feeder = threading.Thread(target=_feed, args=(process.stdin, stdin), daemon=True)
     feeder.start()
     try:
-        process.wait(max(0.0, began + limits.wall_s - time.monotonic()))
-        ending: Ending = "exited"
-    except subprocess.TimeoutExpired:
-        ending = "wall_limit"
+        ended = _ends_within(process, max(0.0, began + limits.wall_s - time.monotonic()))
+        ending: Ending = "exited" if ended else "wall_limit"
     finally:
         _kill(process)
     out, err = (listener.heard() for listener in listeners)
@@ -217,6 +216,20 @@ def _attend(
 
 def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], ...]:
     return tuple(pipe for pipe in (process.stdout, process.stderr) if pipe is not None)
+
+
+def _ends_within(process: subprocess.Popen[bytes], wait_s: float) -> bool:
+    """Told by the kernel: `Popen.wait` with a timeout looks after 8, 16, 32 … ms."""
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return True  # a listener ended it, and has waited for it
+    try:
+        ends = select.poll()
+        ends.register(descriptor, select.POLLIN)
+        return bool(ends.poll(wait_s * 1e3))
+    finally:
+        os.close(descriptor)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -163,6 +163,7 @@ async def until_back(stack: Stack) -> float:
                 with suppress(nats.errors.Error, TimeoutError):
                     await jetstream._nc.request(subjects.health(service), timeout=1)
                     waiting.discard(service)
+            await asyncio.sleep(0.05)
         answered_s = time.monotonic() - began
         for row in CONSUMERS:
             while row.service in WORK and not await _asks(jetstream, row):
@@ -183,9 +184,15 @@ async def _asks(jetstream: JetStreamContext, row: Consumer) -> bool:
 class Traffic:
     """Requests to a deployment, whatever happens to it, until the block ends."""
 
-    def __init__(self, stack: Stack, deployment: str) -> None:
+    def __init__(
+        self, stack: Stack, deployment: str, *, every_s: float = 0.05, beside: str | None = None
+    ) -> None:
+        """Every second request goes to the replica `beside`, where there is one."""
         self._stack = stack
         self._deployment = deployment
+        self._every_s = every_s
+        self._urls = [stack.serving_url, *([beside] if beside else [])]
+        self.answered: Counter[str] = Counter()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._drive)
 
@@ -199,17 +206,20 @@ class Traffic:
 
     def _drive(self) -> None:
         number = 0
-        while not self._stop.wait(0.05):
+        while not self._stop.wait(self._every_s):
             number += 1
+            url = self._urls[number % len(self._urls)]
             try:
                 answer = self._stack.ask(
-                    f"request {number}", f"{number}", deployment=self._deployment
+                    f"request {number}", f"{number}", deployment=self._deployment, url=url
                 )
             except (httpx.HTTPError, OSError):
                 time.sleep(0.5)
                 continue
             if answer.status_code != 200:
                 time.sleep(0.5)
+                continue
+            self.answered[url] += 1
 
 
 def short_job(folder: Path, name: str, **train: Any) -> Path:

@@ -144,7 +144,7 @@ async def test_a_slow_disk_and_a_broker_that_stands_still_cost_time_alone(
     jetstream, nats_server, shim: Shim, tmp_path: Path, seed: int, long: bool
 ) -> None:
     """The broker's pauses are longer than an acknowledgement wait, a lease and a publish."""
-    rng, units = random.Random(seed), 100 if long else 20
+    rng, units = random.Random(seed), 300 if long else 20
     shim.slow_disk(0.05)
     runs = [await ask(jetstream, f"r{n}", units) for n in range(2)]
 

@@ -34,6 +34,7 @@ pytestmark = [pytest.mark.timeout(3600), pytest.mark.req("P4"), pytest.mark.xdis
 
 ROOT = Path(__file__).parents[2]
 ACK_WAIT_S = 1.0
+REPLICAS = 8
 
 
 @pytest.fixture
@@ -77,11 +78,17 @@ async def test_events_that_kill_their_process_are_buried_and_every_good_one_is_p
     for name in names:
         asked = SynthesisRequested(seeds=NOTHING, rows=rng.randint(1, 1000))
         await log.append(RunRef("acme", name), asked, cause="test")
-    with restarted_service(nats_server.url, tmp_path):
+    with ExitStack() as services:
+        for _ in range(REPLICAS if long else 1):
+            services.enter_context(restarted_service(nats_server.url, tmp_path))
         async with asyncio.timeout(60 + poisonous * 3):
-            while (await jetstream.stream_info("DEAD")).state.messages < poisonous or (
-                await jetstream.stream_info("RUN")
-            ).state.messages < 2 * len(names):
+            told = 0
+            while (
+                dead_now := (await jetstream.stream_info("DEAD")).state.messages
+            ) < poisonous or (await jetstream.stream_info("RUN")).state.messages < 2 * len(names):
+                if dead_now >= told + 50:
+                    told = dead_now
+                    print(f"{told} of {poisonous} buried", flush=True)
                 await asyncio.sleep(0.2)
     deaths = Counter(read(tmp_path / "deaths"))
     print(f"{deaths.total()} processes died over {len(deaths)} events", flush=True)

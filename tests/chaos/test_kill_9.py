@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import nats
 import pytest
 
+from contracts.base import Service
 from contracts.subjects import PREFIX, RunRef
 from contracts.training import TrainingStarted
 from shared.errors import TransientError
 from shared.messaging.runlog import RunLog
+from tests.chaos import hasty
 from tests.chaos.havoc import (
     WORK,
     Following,
@@ -28,6 +31,7 @@ from tests.chaos.havoc import (
     submit,
     until_back,
 )
+from tests.chaos.killers import Massacre
 from tests.e2e.stack import TENANT, Stack, running_stack
 
 pytestmark = [
@@ -49,20 +53,37 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 async def test_services_killed_while_they_work_lose_nothing_and_do_nothing_twice(
-    stack: Stack, tmp_path: Path, seed: int, long: bool, repeat: int
+    stack: Stack, tmp_path: Path, seed: int
 ) -> None:
-    rng = random.Random(seed + repeat)
+    rng = random.Random(seed)
     others = [service for service in WORK if service not in ALWAYS]
-    victims = [*WORK, *WORK] if long else [*ALWAYS, rng.choice(others)]
-    kills = plan_kills(rng, victims)
+    kills = plan_kills(rng, [*ALWAYS, rng.choice(others)])
     print("\n".join(map(str, kills)), flush=True)
 
-    ref = submit(stack, tmp_path / "job", f"killed-{repeat}", max_steps=40, seed=repeat)
+    ref = submit(stack, tmp_path / "job", "killed", max_steps=40, seed=0)
     with Traffic(stack, ref.run):
         done = await _run_to_its_end(stack, ref, kills)
     assert done, "nobody was killed"
     print(f"{len(done)} of {len(kills)} kills struck: {', '.join(map(str, done))}", flush=True)
     await assert_done_once(stack, ref)
+
+
+@pytest.mark.timeout(3600)
+async def test_every_service_killed_fifty_times_loses_no_run_and_writes_no_fact_twice(
+    tmp_path: Path, seed: int, long: bool, kills: int
+) -> None:
+    if not long:
+        pytest.skip("the long form; the short one is above")
+    with running_stack(tmp_path / "home", module=hasty.__name__) as stack:
+        async with outside(stack) as jetstream:
+            massacre = Massacre(stack, jetstream, tmp_path, random.Random(seed))
+            await massacre.go_on(dict.fromkeys(Service, kills))
+        print(f"kills: {_counts(massacre.struck)}", flush=True)
+        print(f"while a run waited for it: {_counts(massacre.at_work)}", flush=True)
+        for ref in massacre.refs:
+            await assert_done_once(stack, ref)
+    print(f"{len(massacre.refs)} runs promoted, every fact once", flush=True)
+    assert massacre.struck == dict.fromkeys(Service, kills)
 
 
 async def test_a_killed_broker_comes_back_with_all_it_acknowledged(
@@ -120,6 +141,10 @@ async def test_a_platform_stopped_in_mid_training_goes_on_when_it_is_started_aga
     run = await assert_done_once(stack, ref)
     assert run.trained is not None
     assert (run.trained.resumed_from or 0) > 0
+
+
+def _counts(of: Counter[str]) -> str:
+    return ", ".join(f"{name} {of[name]}" for name in Service)
 
 
 async def _run_to_its_end(stack: Stack, ref: RunRef, kills: list[Kill]) -> list[Kill]:

@@ -124,8 +124,13 @@ def refused(parse: Callable[[Any], Any], given: Any) -> tuple[Problem, ...]:
     return ()
 
 
+def tries(short: int) -> int:
+    """As many in the short form; the profile of the long form has twenty times the examples."""
+    return short * settings().max_examples // 100
+
+
 @pytest.mark.parametrize("name", DOCUMENTS)
-@settings(max_examples=60)
+@settings(max_examples=tries(60))
 @given(data=st.data())
 def test_a_message_is_taken_or_refused(name: str, data: st.DataObject) -> None:
     kind = DOCUMENTS[name]
@@ -135,7 +140,7 @@ def test_a_message_is_taken_or_refused(name: str, data: st.DataObject) -> None:
         assert kind.model_validate_json(taken.model_dump_json(by_alias=True)) == taken
 
 
-@settings(max_examples=300)
+@settings(max_examples=tries(300))
 @given(data=st.data())
 def test_a_fact_is_taken_or_refused_and_what_is_taken_can_be_folded(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(set(SAMPLES) & {k[10:] for k in EVENTS})))
@@ -159,19 +164,19 @@ def test_a_fact_is_taken_or_refused_and_what_is_taken_can_be_folded(data: st.Dat
         assert Run(ref=RunRef("acme", "r1")).apply(taken).version == 1
 
 
-@settings(max_examples=100)
+@settings(max_examples=tries(100))
 @given(body=hostile(SAMPLES["row"]))
 def test_a_row_is_taken_or_refused(body: bytes) -> None:
     takes_or_refuses(parse_row, body, ValidationError)
 
 
-@settings(max_examples=100)
+@settings(max_examples=tries(100))
 @given(body=hostile(SAMPLES["failure-trace"]), lines=st.integers(1, 3))
 def test_a_failure_log_is_taken_or_refused_with_every_mend(body: bytes, lines: int) -> None:
     assert all(problem.mend for problem in refused(read_traces, b"\n".join([body] * lines)))
 
 
-@settings(max_examples=60)
+@settings(max_examples=tries(60))
 @given(data=st.data())
 def test_a_job_file_is_taken_or_refused_with_its_mend(tmp_path_factory, data) -> None:
     folder = tmp_path_factory.mktemp("jobs", numbered=True)
@@ -184,7 +189,7 @@ def test_a_job_file_is_taken_or_refused_with_its_mend(tmp_path_factory, data) ->
 KEY = SigningKey.generate()
 
 
-@settings(max_examples=100)
+@settings(max_examples=tries(100))
 @given(
     body=hostile(
         {

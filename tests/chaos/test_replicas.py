@@ -6,7 +6,7 @@ import asyncio
 import random
 import subprocess
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -16,6 +16,7 @@ import pytest
 from contracts.subjects import RunRef
 from contracts.topology import LEASES
 from shared.messaging.accounts import Logins
+from shared.messaging.embedded import free_port
 from tests.chaos.havoc import Following, Traffic, assert_done_once, outside, submit
 from tests.e2e.stack import Stack, environment, running_stack
 
@@ -26,17 +27,19 @@ pytestmark = [
     pytest.mark.req("P7"),
 ]
 
-REPLICATED = ("diagnosis", "curation", "training", "evaluation", "registry", "rollout")
+ON_STEPS = ("diagnosis", "curation", "training", "evaluation", "registry", "rollout")
+REPLICATED = (*ON_STEPS, "synthesis", "serving")
 RUN_TIMEOUT_S = 600.0
 
 
 @contextmanager
-def second_replicas(stack: Stack, logs: Path) -> Iterator[None]:
-    """Another process of each of them, with its service's own login."""
-    logins, running = Logins(stack.home), []
+def second_replicas(stack: Stack, logs: Path) -> Iterator[str]:
+    """Another process of each of them, with its service's own login; the second serving's URL."""
+    logins, running, port = Logins(stack.home), [], free_port()
     told = environment(stack.home) | {
         "SLUICE_NATS_URL": f"nats://127.0.0.1:{stack.ports.nats}",
         "SLUICE_SERVING_URL": stack.serving_url,
+        "SLUICE_SERVING_PORT": str(port),
     }
     for service in REPLICATED:
         with (logs / f"{service}-2.log").open("wb") as log:
@@ -49,7 +52,7 @@ def second_replicas(stack: Stack, logs: Path) -> Iterator[None]:
                 )
             )
     try:
-        yield
+        yield f"http://127.0.0.1:{port}/v1"
         assert [process.poll() for process in running] == [None] * len(running)
     finally:
         for process in running:
@@ -84,8 +87,9 @@ async def test_two_replicas_of_every_service_share_the_runs(
 ) -> None:
     rng, count = random.Random(seed), 8 if long else 3
     with running_stack(tmp_path / "home") as stack, ExitStack() as during:
-        during.enter_context(second_replicas(stack, tmp_path))
+        beside = during.enter_context(second_replicas(stack, tmp_path))
         refs: list[RunRef] = []
+        answered: Counter[str] = Counter()
         holders = Holders()
         async with outside(stack) as jetstream, asyncio.timeout(RUN_TIMEOUT_S):
             watching = asyncio.create_task(holders.watch(jetstream))
@@ -95,13 +99,17 @@ async def test_two_replicas_of_every_service_share_the_runs(
                     submit, stack, tmp_path / name, name, max_steps=40, seed=rng.randrange(1000)
                 )
                 refs.append(ref)
-                during.enter_context(Traffic(stack, ref.run))
+                traffic = Traffic(stack, ref.run, beside=beside)
+                during.callback(lambda t=traffic: answered.update(t.answered))
+                during.enter_context(traffic)
             await asyncio.gather(*(Following(jetstream, ref).until_over() for ref in refs))
             holders.stop()
             await watching
         for ref in refs:
             await assert_done_once(stack, ref)
-    shared = {service: len(holders.of[service]) for service in REPLICATED}
+    shared = {service: len(holders.of[service]) for service in ON_STEPS}
     print(f"{count} runs, processes that held leases: {shared}", flush=True)
+    print(f"users were answered by serving: {sorted(answered.values())}", flush=True)
+    assert len(answered) == 2, "one replica of serving answered nobody"
     assert all(count <= 2 for count in shared.values())
     assert shared["training"] == shared["evaluation"] == 2

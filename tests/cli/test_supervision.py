@@ -13,7 +13,7 @@ import pytest
 
 from services.cli.supervision.base import base_folder
 from services.cli.supervision.home import HomeInUse, announce, locked_home
-from services.cli.supervision.platform import Plan
+from services.cli.supervision.platform import BROKER_PAUSE_S, Plan
 from services.cli.supervision.selection import select, user_programs
 from services.cli.supervision.supervisor import Program, Supervisor, pause_s
 from shared.errors import InvalidInput, Misconfigured
@@ -91,6 +91,7 @@ async def test_a_program_that_ignores_sigterm_is_killed(tmp_path) -> None:
 
 def test_the_pause_doubles_up_to_a_limit() -> None:
     assert [pause_s(n) for n in (1, 2, 3, 99)] == [0.5, 1.0, 2.0, 30.0]
+    assert [pause_s(n, BROKER_PAUSE_S) for n in (1, 2, 3, 99)] == [0.5, 1.0, 1.0, 1.0]
 
 
 @pytest.mark.req("P6")

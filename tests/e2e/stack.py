@@ -26,6 +26,7 @@ from shared.testing.tiny_model import build_tiny_llama
 TENANT = "acme"
 ANSWER = "yes"
 MODEL = "tiny"
+CLI = "services.cli"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class Stack:
     home: Path
     ports: Ports
     process: subprocess.Popen[bytes]
+    module: str = CLI
 
     @property
     def nats_url(self) -> str:
@@ -104,11 +106,14 @@ class Stack:
     def restart(self, *, timeout_s: float = 150) -> None:
         """SIGTERM, then another `sluice up` on the same home and ports."""
         stop_up(self.process)
-        self.process = start_up(self.home, self.ports, timeout_s=timeout_s)
+        self.process = start_up(self.home, self.ports, timeout_s=timeout_s, module=self.module)
 
-    def ask(self, word: str, conversation: str, *, deployment: str = "answers") -> httpx.Response:
+    def ask(
+        self, word: str, conversation: str, *, deployment: str = "answers", url: str | None = None
+    ) -> httpx.Response:
+        """`url` is another replica's."""
         return httpx.post(
-            f"{self.serving_url}/chat/completions",
+            f"{url or self.serving_url}/chat/completions",
             headers={
                 "Authorization": f"Bearer {self.client_key}",
                 "X-Conversation-Id": conversation,
@@ -139,24 +144,27 @@ def environment(home: Path) -> dict[str, str]:
 
 
 @contextmanager
-def running_stack(home: Path, *, timeout_s: float = 150) -> Iterator[Stack]:
-    """Everything up, until the block ends; then everything down."""
+def running_stack(home: Path, *, timeout_s: float = 150, module: str = CLI) -> Iterator[Stack]:
+    """Everything up, until the block ends; then everything down. `module` is run as `sluice`."""
     build_tiny_llama(home / "models" / MODEL)
     ports = Ports(free_port(), free_port(), free_port())
-    stack = Stack(home, ports, start_up(home, ports, timeout_s=timeout_s))
+    process = start_up(home, ports, timeout_s=timeout_s, module=module)
+    stack = Stack(home, ports, process, module)
     try:
         yield stack
     finally:
         stop_up(stack.process)
 
 
-def start_up(home: Path, ports: Ports, *, timeout_s: float) -> subprocess.Popen[bytes]:
+def start_up(
+    home: Path, ports: Ports, *, timeout_s: float, module: str = CLI
+) -> subprocess.Popen[bytes]:
     """A `sluice up` that is ready."""
     ready = home / "ready"
     with (home / "up.log").open("ab") as log:
         process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "services.cli", "up", "--home", str(home)),
+                *(sys.executable, "-m", module, "up", "--home", str(home)),
                 *("--port", str(ports.nats), "--serving-port", str(ports.serving)),
                 *("--console-port", str(ports.console), "--ready-file", str(ready)),
             ],

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 
 import nats.errors
 import pytest
@@ -101,6 +102,55 @@ async def test_a_service_says_and_asks_exactly_what_is_declared(
     itself = set(of_service(service).answers)  # stays in its own account
     assert len(member.violations) == len(attempts) - len(expected) - len(itself)
     assert all("permissions violation" in error.lower() for error in member.violations)
+
+
+@pytest.mark.req("P6")
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("service", Service)
+async def test_subjects_drawn_from_every_declared_token_arrive_only_where_declared(
+    secured: Secured, service: Service, seed: int, long: bool
+) -> None:
+    """What nobody wrote down: a token too many or too few, of another tenant, stream or service."""
+    draw, attempts = random.Random(f"{seed} {service}"), 5_000 if long else 200
+    grants = of_service(service)
+    asked = f"$JS.{BUS}.API."
+    known = [*sayings(), *(f"{start}{ask}" for start in (asked, f"{API}.") for ask in asking())]
+    tokens = sorted({token for subject in known for token in subject.split(".")})
+    drawn = {bent(draw, known, tokens) for _ in range(attempts)}
+    drawn -= set(grants.answers)  # stay in its own account
+    expected = {s for s in drawn if any(matches(pattern, s) for pattern in grants.says)} | {
+        s.replace(asked, f"{API}.")
+        for s in drawn
+        if s.startswith(asked) and s.removeprefix(asked) in grants.asks
+    }
+    operator = await secured.enter(OPERATOR)
+    ear = await Ear().listen(operator.connection)
+    member = await secured.enter(service)
+    mark = f"drawn by {service}".encode()
+    for at, subject in enumerate(sorted(drawn)):
+        await member.connection.publish(subject, mark)
+        if at % 100 == 0:
+            await member.settled()
+    await member.settled()
+    await operator.settled()
+    print(f"{service}: {len(drawn)} subjects, {len(expected)} declared", flush=True)
+    assert ear.subjects(mark) == expected
+    assert len(member.violations) == len(drawn) - len(expected)
+
+
+def bent(draw: random.Random, known: list[str], tokens: list[str]) -> str:
+    """A known subject with one to three tokens changed, added or taken away."""
+    subject = draw.choice(known).split(".")
+    for _ in range(draw.randint(1, 3)):
+        at = draw.randrange(len(subject))
+        how = draw.choice(["change", "change", "add", "take"])
+        if how == "change":
+            subject[at] = draw.choice([*tokens, subject[at].upper(), f"{subject[at]}x"])
+        elif how == "add":
+            subject.insert(at, draw.choice(tokens))
+        elif len(subject) > 1:
+            del subject[at]
+    return ".".join(subject)
 
 
 @pytest.mark.req("P6")

@@ -36,6 +36,8 @@ from shared.settings import Settings
 BROKER = "nats"
 HOST = "127.0.0.1"
 BROKER_GRACE_S = 10.0
+BROKER_PAUSE_S = 1.0
+"""The longest before the broker is started again, however often it dies: all wait for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,7 +203,9 @@ async def _start_broker(plan: Plan, supervisor: Supervisor) -> EmbeddedNats:
     server = EmbeddedNats(
         plan.home / "nats", port=plan.port, host=HOST, write_accounts=write_accounts
     )
-    watched = supervisor.start(Program(name=BROKER, argv=tuple(server.prepare())))
+    watched = supervisor.start(
+        Program(name=BROKER, argv=tuple(server.prepare()), longest_pause_s=BROKER_PAUSE_S)
+    )
     ended = asyncio.create_task(watched.first_end.wait())
     up = asyncio.create_task(wait_for_broker(plan.nats_url, timeout_s=30.0))
     try:

@@ -32,6 +32,8 @@ class Program:
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     """Added to this process's environment."""
+    longest_pause_s: float | None = None
+    """Before a restart; None for LONGEST_PAUSE_S. Less for a program that all others wait for."""
 
 
 @dataclass(slots=True)
@@ -57,9 +59,10 @@ class Watched:
             return []
 
 
-def pause_s(quick_deaths: int) -> float:
+def pause_s(quick_deaths: int, longest_s: float | None = None) -> float:
     """Seconds before the restart that follows the `quick_deaths`-th quick death in a row."""
-    return float(min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(max(0, quick_deaths - 1), 10)))
+    longest_s = LONGEST_PAUSE_S if longest_s is None else longest_s
+    return float(min(longest_s, FIRST_PAUSE_S * 2 ** min(max(0, quick_deaths - 1), 10)))
 
 
 class Supervisor:
@@ -100,7 +103,7 @@ class Supervisor:
             await self._run_once(watched)
             steady = time.monotonic() - began >= STEADY_S
             quick_deaths = 1 if steady else quick_deaths + 1
-            pause = pause_s(quick_deaths)
+            pause = pause_s(quick_deaths, watched.program.longest_pause_s)
             watched.restarts += 1
             watched.first_end.set()
             if watched.exit_code == os.EX_CONFIG:
