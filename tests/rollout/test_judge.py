@@ -18,8 +18,10 @@ from tests.rollout.traffic import (
     STABLE,
     Behaviour,
     canary_traffic,
-    outcome,
     shadow_traffic,
+)
+from tests.rollout.traffic import (
+    outcome as made,
 )
 
 LIMITS = Limits(
@@ -194,7 +196,7 @@ def test_a_machine_that_stalls_is_not_a_candidate_that_is_slow() -> None:
 
     def slow(number: int, at: float) -> None:
         window.add(
-            outcome(f"slow-{number}", "canary", HEALTHY, random.Random(number), at=at).model_copy(
+            made(f"slow-{number}", "canary", HEALTHY, random.Random(number), at=at).model_copy(
                 update={"latency_ms": 3000 + number}
             )
         )
