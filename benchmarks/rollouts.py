@@ -2,8 +2,8 @@
 
 `python benchmarks/rollouts.py [--healthy 50] [--folder .sluice/bench]`.
 
-Users ask serving's HTTP API; its router, shadow, execution boundary and telemetry, the rollout
-service and a nats-server are the real ones, and so are the signed cards and bundles. Only the model
+Users ask serving's HTTP API; its router, shadow, execution boundary and telemetry, the registry and
+rollout services and a nats-server are the real ones, and so is every signature. Only the model
 behind the engine port is a script: it answers as each candidate's behaviour says, from a seed. A
 regression is in time if the candidate answered, or mirrored, at most 200 requests from its onset to
 the rollback's effect, or if that took at most 30 s.
@@ -31,12 +31,10 @@ from nats.js import JetStreamContext
 from transformers import AutoTokenizer
 
 from benchmarks.candidates import HEALTHY, Candidate, Scripted, injected
-from contracts.job import AdaptationJob, BaseModelRef, CanaryStage, RolloutPolicy
-from contracts.registry import CandidateRegistered
-from contracts.rollout import RolloutCompleted
+from contracts.job import AdaptationJob, CanaryStage, RolloutPolicy
 from contracts.subjects import RunRef
-from services.registry.registry import Registry
-from services.registry.store import RegistryStore
+from services.registry.app import create_app as create_registry
+from services.registry.settings import RegistrySettings
 from services.rollout.app import create_app as create_rollout
 from services.serving.bus import Projection, TelemetrySink
 from services.serving.directory import Directory
@@ -59,21 +57,15 @@ TOOL = {"type": "function", "function": {"name": "switch", "parameters": {"type"
 LADDER = tuple(CanaryStage(percent=p, outcomes=n) for p, n in ((10, 5), (50, 20), (100, 20)))
 
 
-class _ChatTokens:
-    def special_tokens(self, base: BaseModelRef) -> tuple[str, ...]:
-        return ("<|im_start|>", "<|im_end|>")
-
-
 @dataclass(slots=True, kw_only=True)
 class World:
-    """A platform in one process, but for its broker; rollout may run in a process of its own."""
+    """A platform in one process, but for its broker; registry and rollout may have their own."""
 
     settings: Settings
     server: EmbeddedNats
     jetstream: JetStreamContext
     engine: Scripted
     directory: Directory
-    registry: Registry
     artifacts: ArtifactStore
     users: httpx.AsyncClient
     log: RunLog = field(init=False)
@@ -86,7 +78,7 @@ class World:
         return healthy_job().model_copy(update={"rollout": policy})
 
     async def register(self, candidate: Candidate) -> RunRef:
-        """The candidate passes its gates and gets its signed card."""
+        """The candidate passes its gates; the registry does the rest."""
         ref = RunRef(TENANT, candidate.name)
         dataset = store_dataset(self.artifacts)
         trained = store_adapter(self.artifacts, dataset, seed=candidate.seed)
@@ -94,10 +86,7 @@ class World:
         for number, event in enumerate(
             gated_events(job=self.job(candidate), trained=trained, dataset=dataset)
         ):
-            run = await self.log.append(ref, event, cause=f"gates-{number}")
-        registered = await asyncio.to_thread(self.registry.register, run)
-        assert isinstance(registered, CandidateRegistered), registered
-        await self.log.append(ref, registered, cause="registry")
+            await self.log.append(ref, event, cause=f"gates-{number}")
         return ref
 
     async def roll_out(self, candidate: Candidate) -> Candidate:
@@ -108,10 +97,6 @@ class World:
             while True:
                 run = candidate.run = await self.log.load(ref)
                 if run.closed:
-                    break
-                if any(isinstance(r.event, RolloutCompleted) for r in run.log):
-                    promoted = await asyncio.to_thread(self.registry.promote, run)
-                    candidate.run = await self.log.append(ref, promoted, cause="completed")
                     break
                 if run.stage is None:
                     await asyncio.sleep(0.02)
@@ -163,7 +148,7 @@ class World:
 
 @asynccontextmanager
 async def world(folder: Path) -> AsyncIterator[World]:
-    """Everything but rollout."""
+    """Everything but registry and rollout."""
     async with AsyncExitStack() as open_things:
         yield await _opened(folder, open_things)
 
@@ -176,16 +161,10 @@ async def _opened(folder: Path, open_things: AsyncExitStack) -> World:
     open_things.push_async_callback(connection.close)
     jetstream = connection.jetstream(timeout=30)
     await provision(jetstream)
-    artifacts = ArtifactStore((folder / "artifacts").as_uri())
-    keys = folder / "keys" / "registry"
-    store = RegistryStore(f"sqlite:///{folder / 'registry.db'}")
-    open_things.callback(store.close)
-    registry = Registry(
-        artifacts=artifacts,
-        key=SigningKey.load_or_create(keys),
-        store=store,
-        tokenizers=_ChatTokens(),
-    )
+    settings = Settings(home=folder / "home", nats_url=server.url)
+    artifacts = ArtifactStore(settings.artifacts_url)
+    keys = RegistrySettings(**settings.model_dump()).key_folder
+    SigningKey.load_or_create(keys)
     engine = Scripted(AutoTokenizer.from_pretrained(build_tiny_llama(folder / "tiny")))
     directory = Directory()
     projection = Projection(
@@ -209,19 +188,20 @@ async def _opened(folder: Path, open_things: AsyncExitStack) -> World:
         )
     )
     return World(
-        settings=Settings(home=folder / "home", nats_url=server.url),
+        settings=settings,
         server=server,
         jetstream=jetstream,
         engine=engine,
         directory=directory,
-        registry=registry,
         artifacts=artifacts,
         users=users,
     )
 
 
 async def main(healthy: int, folder: Path) -> int:
-    async with world(folder) as made, create_rollout(made.settings).running():
+    async with world(folder) as made, AsyncExitStack() as services:
+        for create in (create_registry, create_rollout):
+            await services.enter_async_context(create(made.settings).running())
         began = time.monotonic()
         harmful = injected()
         good = [

@@ -38,7 +38,8 @@ class Alert(Frozen):
     deployment: str
     metric: MetricName
     kind: str = ""
-    """Which signal of a metric that has several: drift's `meaning`; empty for its perplexity."""
+    """Which signal of a metric that has several: drift's `meaning` and `prompts` (the requests'
+    perplexity); empty for its answers' perplexity."""
     severity: Severity
     state: Literal["firing", "resolved"]
     value: float

@@ -27,6 +27,7 @@ EVENTS: dict[str, type[Event]] = {
         training.TrainingStopped,
         evaluation.GateJudged,
         registry.CandidateRegistered,
+        registry.VerdictAttested,
         registry.RegistrationRefused,
         registry.AdapterPromoted,
         registry.AdapterWithdrawn,

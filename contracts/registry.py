@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 
 from contracts.base import Digest, Event, Service
 from contracts.commands import WithdrawalKind
@@ -55,6 +55,29 @@ class CandidateRegistered(Event):
     constrained: bool = False
     """Its answers are decoded under a constraint: `output_schema`, or the request's own tools."""
     output_schema: dict[str, JsonValue] | None = None
+
+
+class VerdictAttested(Event):
+    """A verdict on the candidate is signed: one more link of its chain, before it is closed (R4).
+
+    Gates are attested as soon as there is a card to name, stages as soon as they are judged, failed
+    ones too. The next stage begins after its predecessor's attestation.
+    """
+
+    service: ClassVar[Service] = Service.REGISTRY
+    fact: ClassVar[str] = "attested"
+    adapter_id: str
+    deployment: str
+    name: str
+    """As `contracts.card.Attestation.name`: `G2`, `G8`, `G9-10%`."""
+    index: int = Field(ge=0)
+    """Its place in the chain."""
+    attests: str
+    """Id of the verdict in the run log."""
+    attestation: Digest
+    """The signed attestation's DSSE envelope in the artifact store."""
+    payload: Digest
+    """What the next link names."""
 
 
 class RegistrationRefused(Event):

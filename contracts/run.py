@@ -35,6 +35,7 @@ from contracts.registry import (
     AdapterWithdrawn,
     CandidateRegistered,
     RegistrationRefused,
+    VerdictAttested,
 )
 from contracts.rollout import RolledBack, RolloutCompleted, RolloutHeld, StageJudged, StageStarted
 from contracts.subjects import RunRef
@@ -187,7 +188,7 @@ def _step(run: Run, event: Event) -> Run:
             return replace(run, status="rolled_back", stage=None)
         case RolloutHeld():
             return replace(run, status="held")
-        case RolloutCompleted():
+        case RolloutCompleted() | VerdictAttested():
             return run
         case AdapterPromoted():
             return replace(run, status="promoted", promoted=event)

@@ -46,6 +46,9 @@ class Outcome(Frozen):
     """The answer reads as a refusal; None: nobody looked."""
     answer_logprob: float | None = Field(default=None, le=0)
     """Sum over the generated tokens, nats: perplexity is exp(−sum / completion_tokens)."""
+    prompt_logprob: float | None = Field(default=None, le=0, allow_inf_nan=False)
+    """Sum over the request's tokens but the first, under the frozen base, nats; None: not one of
+    the sample. Perplexity is exp(−sum / (prompt_tokens − 1))."""
     semantic_distance: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """How far the request lies from the middle of its adapter's dev set, in units of the dev set's
     own mean distance; None: not one of the sample."""

@@ -130,6 +130,13 @@ CONSUMERS: tuple[Consumer, ...] = (
         "register",
         *(f"evaluation.{gate.lower()}_judged" for gate in get_args(GateId)),
     ),
+    _on_run(
+        Service.REGISTRY,
+        "attest",
+        "registry.registered",
+        "rollout.stage_judged",
+        *(f"evaluation.{gate.lower()}_judged" for gate in get_args(GateId)),
+    ),
     _on_run(Service.REGISTRY, "promote", "rollout.completed"),
     _on_run(Service.REGISTRY, "roll-back", "rollout.rolled_back"),
     Consumer(
@@ -138,7 +145,7 @@ CONSUMERS: tuple[Consumer, ...] = (
     _on_run(Service.ROLLOUT, "begin", "registry.registered"),
     _on_run(Service.ROLLOUT, "watch", "rollout.stage_started", ack_wait_s=15.0),
     _on_run(Service.ROLLOUT, "guard", "rollout.held", ack_wait_s=15.0, at_once=256),
-    _on_run(Service.ROLLOUT, "advance", "rollout.stage_judged"),
+    _on_run(Service.ROLLOUT, "advance", "rollout.stage_judged", "registry.attested"),
     Consumer(
         service=Service.ROLLOUT, purpose="approve", stream="JOBS", filters=_commands("approve")
     ),

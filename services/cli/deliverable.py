@@ -1,4 +1,4 @@
-"""What a run leaves behind, signed: a bundle, a do-not-train certificate, or a candidate's card."""
+"""What a run leaves behind, signed: a bundle, a do-not-train certificate, or a candidate so far."""
 
 from __future__ import annotations
 
@@ -8,37 +8,51 @@ from typing import Literal
 
 from contracts.base import Digest, Problem
 from contracts.diagnosis import TrainingDeclined
+from contracts.registry import VerdictAttested
 from contracts.run import Run
-from shared.artifacts import ArtifactStore
+from shared.artifacts import ArtifactStore, Tree
+from shared.bundles import layout
 from shared.errors import InvalidInput, PermanentError
 
-FILE_NAMES = {"candidate card": "card.dsse.json", "certificate": "certificate.dsse.json"}
+CERTIFICATE = "certificate.dsse.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deliverable:
-    """A signed result in the artifact store. A bundle is a tree, the others are one file."""
+    """A signed result in the artifact store: its digest, and its files by name."""
 
-    kind: Literal["bundle", "candidate card", "certificate"]
+    kind: Literal["bundle", "candidate", "certificate"]
     name: str
     digest: Digest
+    files: dict[str, Digest]
 
 
-def deliverable(run: Run) -> Deliverable:
-    """The best there is. Raises PermanentError if the run has signed nothing (yet)."""
+def deliverable(run: Run, store: ArtifactStore) -> Deliverable:
+    """The best there is.
+
+    Raises:
+        PermanentError: the run has signed nothing (yet).
+        ArtifactMissing, ArtifactCorrupt: the store lost it.
+    """
     if run.promoted:
-        return Deliverable(kind="bundle", name=run.promoted.adapter_id, digest=run.promoted.bundle)
+        return _tree("bundle", run.promoted.adapter_id, store.tree(run.promoted.bundle))
     for record in reversed(run.log):
         if isinstance(record.event, TrainingDeclined):
             return Deliverable(
                 kind="certificate",
                 name=f"{run.ref.run}-do-not-train",
                 digest=record.event.certificate,
+                files={CERTIFICATE: record.event.certificate},
             )
     if run.registered:
-        return Deliverable(
-            kind="candidate card", name=run.registered.adapter_id, digest=run.registered.card
-        )
+        tree = layout.candidate_tree(run.registered.card, store.tree(run.registered.adapter))
+        attested = {
+            layout.attestation_path(link.index, link.name): link.attestation
+            for record in run.log
+            if isinstance(link := record.event, VerdictAttested)
+            and link.adapter_id == run.registered.adapter_id
+        }
+        return _tree("candidate", run.registered.adapter_id, Tree({**tree.files, **attested}))
     raise PermanentError(
         f"run {run.ref} is {run.status} and has no signed card",
         mend=f"a card is signed when the gates have passed; see `sluice show {run.ref}`",
@@ -52,7 +66,7 @@ def deliver(found: Deliverable, store: ArtifactStore, folder: Path) -> list[str]
         InvalidInput: the folder holds something else.
         ArtifactMissing, ArtifactCorrupt: the store lost it.
     """
-    marker = folder / ".tree"
+    marker = folder / layout.TREE_MARKER
     ours = marker.is_file() and marker.read_text(encoding="utf-8") == found.digest
     if folder.exists() and not ours and (not folder.is_dir() or any(folder.iterdir())):
         raise InvalidInput(
@@ -62,8 +76,14 @@ def deliver(found: Deliverable, store: ArtifactStore, folder: Path) -> list[str]
                 )
             ]
         )
-    if found.kind == "bundle":
-        store.fetch_tree(found.digest, folder)
-        return sorted(store.tree(found.digest).files)
-    store.fetch(found.digest, folder / FILE_NAMES[found.kind])
-    return [FILE_NAMES[found.kind]]
+    for name, digest in found.files.items():
+        store.fetch(digest, folder / name)
+    if found.kind != "certificate":
+        marker.write_text(found.digest, encoding="utf-8")
+    return sorted(found.files)
+
+
+def _tree(kind: Literal["bundle", "candidate"], name: str, tree: Tree) -> Deliverable:
+    return Deliverable(
+        kind=kind, name=name, digest=layout.tree_digest(tree.files), files=dict(tree.files)
+    )

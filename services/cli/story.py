@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from contracts.base import Event, Problem
 from contracts.curation import (
@@ -29,19 +28,13 @@ from contracts.diagnosis import (
 from contracts.evaluation import GateJudged
 from contracts.fault import StepFailed
 from contracts.measure import VerdictName
-from contracts.registry import (
-    AdapterPromoted,
-    AdapterWithdrawn,
-    CandidateRegistered,
-    RegistrationRefused,
-)
 from contracts.rollout import RolledBack, RolloutCompleted, RolloutHeld, StageJudged, StageStarted
 from contracts.run import Run
 from contracts.synthesis import RowsSynthesized
 from contracts.training import AdapterTrained, TrainingStarted, TrainingStopped
 from services.cli import numbers
-
-Mood = Literal["good", "bad", "plain"]
+from services.cli.tellings import registry
+from services.cli.tellings.telling import Mood, Telling
 
 MOST_PROBLEMS = 8
 
@@ -57,16 +50,6 @@ REMEDIES = {
     "redact": "redact and de-duplicate the training rows the evidence names, then submit again",
     "vary_prompts": "word the training requests in several ways, then submit again",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Telling:
-    """A fact in words."""
-
-    headline: str
-    details: tuple[str, ...] = ()
-    mood: Mood = "plain"
-    mends: tuple[str, ...] = ()
 
 
 def tell(event: Event) -> Telling:
@@ -293,36 +276,6 @@ def _gate(event: GateJudged) -> Telling:
     )
 
 
-def _registered(event: CandidateRegistered) -> Telling:
-    return Telling(
-        headline=f"candidate {event.adapter_id} registered, card signed",
-        details=(f"card {event.card}",),
-    )
-
-
-def _refused(event: RegistrationRefused) -> Telling:
-    return Telling(
-        headline=f"registration refused: {event.reason}", mood="bad", mends=(event.mend,)
-    )
-
-
-def _promoted(event: AdapterPromoted) -> Telling:
-    return Telling(
-        headline=f"{event.adapter_id} promoted: it serves {event.deployment}",
-        details=(f"bundle {event.bundle}",),
-        mood="good",
-    )
-
-
-def _withdrawn(event: AdapterWithdrawn) -> Telling:
-    return Telling(
-        headline=f"{event.adapter_id} withdrawn ({event.kind}): {event.reason}",
-        details=(f"{event.deployment} answers from {event.to}", f"revocation {event.revocation}"),
-        mood="bad",
-        mends=("submit a new run that answers the reason",),
-    )
-
-
 def _stage_started(event: StageStarted) -> Telling:
     if event.outcomes is None:
         return Telling(headline=f"{event.label} began on {event.deployment}")
@@ -387,10 +340,7 @@ _TELLERS: dict[type[Event], Callable[[Any], Telling]] = {
     AdapterTrained: _trained,
     TrainingStopped: _training_stopped,
     GateJudged: _gate,
-    CandidateRegistered: _registered,
-    RegistrationRefused: _refused,
-    AdapterPromoted: _promoted,
-    AdapterWithdrawn: _withdrawn,
+    **registry.TELLERS,
     StageStarted: _stage_started,
     StageJudged: _stage_judged,
     RolledBack: _rolled_back,

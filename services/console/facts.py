@@ -22,7 +22,12 @@ from contracts.diagnosis import (
 )
 from contracts.evaluation import GateJudged
 from contracts.fault import StepFailed
-from contracts.registry import AdapterPromoted, CandidateRegistered, RegistrationRefused
+from contracts.registry import (
+    AdapterPromoted,
+    CandidateRegistered,
+    RegistrationRefused,
+    VerdictAttested,
+)
 from contracts.rollout import RolledBack, RolloutCompleted, RolloutHeld, StageJudged, StageStarted
 from contracts.synthesis import RowsSynthesized
 from contracts.training import AdapterTrained, TrainingStarted, TrainingStopped
@@ -67,6 +72,8 @@ def sentence(event: Event) -> str:
             return f"{gate} {verdict}: {summary}"
         case CandidateRegistered(adapter_id=adapter):
             return f"Candidate registered as {adapter}; its card is signed."
+        case VerdictAttested(name=name, index=index):
+            return f"{name} attested: link {index} of the chain is signed."
         case RegistrationRefused(reason=reason):
             return f"Registration refused: {reason}"
         case StageStarted():

@@ -17,7 +17,7 @@ from contracts.remedies import Remedy
 from contracts.subjects import RunRef
 from contracts.telemetry import Feedback, Outcome
 from services.monitoring.rules import Rule
-from services.monitoring.windows import ABSENT_AFTER, Watched, Windows
+from services.monitoring.windows import ABSENT_AFTER, Reading, Watched, Windows
 
 Incident = tuple[Watched, str]
 """Whose, and which rule's."""
@@ -77,7 +77,9 @@ class Monitor:
         """The alerts this outcome, or this piece of feedback, leads to."""
         watched = Watched(signal.tenant, signal.deployment, signal.model)
         moved = self._windows.add(signal)
-        found = [self._check(rule, watched, signal) for rule in moved]
+        found = [
+            self._check(reading, watched, signal) for reading in moved if self._speaks(reading)
+        ]
         if moved and self._open:
             found += [self._withdraw(alert, signal.at) for alert in self._absent_from(watched)]
         return [notice for notice in found if notice is not None]
@@ -91,23 +93,30 @@ class Monitor:
             and self._windows.absent(other)
         ]
 
-    def _check(self, rule: Rule, watched: Watched, signal: Outcome | Feedback) -> Notice | None:
-        value = self._windows.value(watched, rule)
+    def _speaks(self, reading: Reading) -> bool:
+        """Whether an incident may begin or end: for nearly every outcome nothing does."""
+        rule, value, n, _ = reading
+        if value is None:
+            return False
+        return bool(self._open) or (n >= rule.minimum and rule.broken(value))
+
+    def _check(
+        self, reading: Reading, watched: Watched, signal: Outcome | Feedback
+    ) -> Notice | None:
+        rule, value, n, window = reading
         if value is None:
             return None
-        n = self._windows.sums(watched, rule).requests
-        incident: Incident = (watched, rule.key)
-        open_alert = self._open.get(incident)
+        open_alert = self._open.get((watched, rule.key)) if self._open else None
         if open_alert is None:
             if n < rule.minimum or not rule.broken(value):
                 return None
-            troubles = self._windows.troubles(watched, rule)
-            alert = self._open[incident] = _firing(rule, watched, value, n, troubles, signal)
+            alert = _firing(rule, watched, value, n, window.troubles(), signal)
+            self._open[watched, rule.key] = alert
             withdrawal = _withdrawal(alert, signal)
             return Notice(alert=alert, count=1, remedy=self._remedy(alert), withdraw=withdrawal)
         if n < (rule.requests or rule.minimum) or not rule.met(value):
             return None
-        del self._open[incident]
+        del self._open[watched, rule.key]
         ended = {"state": "resolved", "value": value, "n": n, "evidence": (), "at": signal.at}
         return self._resolved(open_alert.model_copy(update=ended))
 

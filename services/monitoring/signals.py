@@ -6,13 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from contracts.telemetry import Feedback, Outcome
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
+class Share(NamedTuple):
     """`over` of `of`, and whether the request is evidence of trouble."""
 
     over: float
@@ -32,8 +31,15 @@ EDGE = 1.5
 """Dev sets' own distances that a request may lie from their middle (ERRATA 13)."""
 
 
+_YES, _NO = Share(1.0, 1), Share(0.0, 1, trouble=True)
+_SEEN, _REPORTED = Share(0, 1), Share(1, 0, trouble=True)
+_ANSWERED, _FAULT = Share(1, 1), Share(1.0, 1, trouble=True)
+
+
 def _yes(value: bool | None) -> Share | None:
-    return None if value is None else Share(float(value), 1, not value)
+    if value is None:
+        return None
+    return _YES if value else _NO
 
 
 def task_success(signal: Outcome | Feedback) -> Share | None:
@@ -94,21 +100,20 @@ def rightly_answered(signal: Outcome | Feedback) -> Share | None:
     """Answers that nobody reported as a false refusal."""
     if isinstance(signal, Feedback):
         return Share(-1, 0, trouble=True) if signal.kind == "false_refusal" else None
-    return Share(1, 1)
+    return _ANSWERED
 
 
 def harmed(signal: Outcome | Feedback) -> Share | None:
     """A confirmed incident counts whether or not its outcome has been seen."""
     if isinstance(signal, Feedback):
-        return Share(1, 1, trouble=True) if signal.kind == "safety_incident" else None
-    return Share(0, 1)
+        return _FAULT if signal.kind == "safety_incident" else None
+    return _SEEN
 
 
 def adapter_fault(signal: Outcome | Feedback) -> Share | None:
     if isinstance(signal, Feedback):
         return None
-    fault = signal.error in ADAPTER_FAULTS
-    return Share(float(fault), 1, fault)
+    return _FAULT if signal.error in ADAPTER_FAULTS else _SEEN
 
 
 def surprise(signal: Outcome | Feedback) -> Share | None:
@@ -118,6 +123,13 @@ def surprise(signal: Outcome | Feedback) -> Share | None:
     if not signal.completion_tokens:
         return None
     return Share(-signal.answer_logprob, signal.completion_tokens)
+
+
+def prompt_surprise(signal: Outcome | Feedback) -> Share | None:
+    """Nats per token of the sampled requests: the logarithm of their perplexity to the base."""
+    if isinstance(signal, Feedback) or signal.prompt_logprob is None or signal.prompt_tokens < 2:
+        return None
+    return Share(-signal.prompt_logprob, signal.prompt_tokens - 1)
 
 
 def strayed(signal: Outcome | Feedback) -> Share | None:
@@ -138,8 +150,8 @@ def regressed(stable: Share, mirrored: Outcome) -> Share | None:
 
 def _reported(signal: Outcome | Feedback, kind: str) -> Share | None:
     if isinstance(signal, Feedback):
-        return Share(1, 0, trouble=True) if signal.kind == kind else None
-    return Share(0, 1)
+        return _REPORTED if signal.kind == kind else None
+    return _SEEN
 
 
 SIGNALS: dict[str, Signal] = {
@@ -158,6 +170,7 @@ SIGNALS: dict[str, Signal] = {
         harmed,
         adapter_fault,
         surprise,
+        prompt_surprise,
         strayed,
     )
 }

@@ -13,11 +13,11 @@ from array import array
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from contracts.telemetry import Feedback, Outcome
 from services.monitoring.rules import Rule
-from services.monitoring.signals import PAIRED, SIGNALS, Share, regressed, task_success
+from services.monitoring.signals import PAIRED, SIGNALS, Share, Signal, regressed, task_success
 
 SEEN_BY_USERS = frozenset({"stable", "canary"})
 BASE = "base"
@@ -31,8 +31,7 @@ BUCKETS = 24
 """Parts that a window of hours forgets one at a time."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Watched:
+class Watched(NamedTuple):
     """Whose outcomes a window holds."""
 
     tenant: str
@@ -48,10 +47,10 @@ class Sums:
     of: float = 0.0
     requests: int = 0
 
-    def add(self, share: Share, sign: int = 1) -> None:
-        self.over += sign * share.over
-        self.of += sign * share.of
-        self.requests += sign * (share.of > 0)
+    def add(self, over: float, of: float) -> None:
+        self.over += over
+        self.of += of
+        self.requests += of > 0
 
     @property
     def value(self) -> float | None:
@@ -87,10 +86,13 @@ class LastRequests:
             self._over.append(share.over)
             self._of.append(share.of)
         else:
-            self.sums.add(Share(self._over[place], self._of[place]), -1)
+            sums, of = self.sums, self._of[place]
+            sums.over -= self._over[place]
+            sums.of -= of
+            sums.requests -= of > 0
             self._over[place], self._of[place] = share.over, share.of
         self._count += 1
-        self.sums.add(share)
+        self.sums.add(share.over, share.of)
         if share.trouble:
             self._troubles.append((self._count, request_id))
 
@@ -114,8 +116,8 @@ class LastHours:
         if number > newest or not self._buckets:
             self._buckets.append((number, Sums()))
             self._forget(number - BUCKETS)
-        self._buckets[-1][1].add(share)  # a late one counts as of now
-        self.sums.add(share)
+        self._buckets[-1][1].add(share.over, share.of)  # a late one counts as of now
+        self.sums.add(share.over, share.of)
         if share.trouble:
             self._troubles.append((max(number, newest), request_id))
 
@@ -132,11 +134,32 @@ class LastHours:
         return tuple(request for _, request in reversed(self._troubles))
 
 
+class Reading(NamedTuple):
+    """A metric that a signal moved, as it stands now."""
+
+    rule: Rule
+    value: float | None
+    """Against its reference; None while there is no telling."""
+    n: int
+    """Requests in the window."""
+    window: Window
+
+
+class _Counted(NamedTuple):
+    """A rule, with what it costs to look up for every outcome."""
+
+    place: int
+    """Of its window among a model's."""
+    rule: Rule
+    signal: Signal
+
+
 @dataclass(slots=True)
 class _Model:
-    windows: dict[str, Window]
-    first: dict[str, Sums]
-    """Of the rules that compare with the model's first requests."""
+    windows: list[Window]
+    """One for each rule."""
+    first: dict[int, Sums]
+    """Of the rules that compare with the model's first requests, by their places."""
     counted: OrderedDict[str, None] = field(default_factory=OrderedDict)
     """The newest outcomes and feedback, so that a repeated delivery counts once."""
     last: int = 0
@@ -155,77 +178,78 @@ class Windows:
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self._rules = tuple(rules)
+        every = tuple(enumerate(self._rules))
+        self._single = tuple(
+            _Counted(place, rule, SIGNALS[rule.signal])
+            for place, rule in every
+            if rule.signal != PAIRED
+        )
+        self._paired = tuple((place, rule) for place, rule in every if rule.signal == PAIRED)
         self._deployments: dict[tuple[str, str], _Deployment] = {}
 
     def __len__(self) -> int:
         return sum(len(d.models) for d in self._deployments.values())
 
-    def add(self, signal: Outcome | Feedback) -> tuple[Rule, ...]:
-        """Count it; the rules whose metric it moved. Nothing moves if it was counted before."""
+    def add(self, signal: Outcome | Feedback) -> list[Reading]:
+        """Count it; what it moved. Nothing moves if it was counted before."""
         place = (signal.tenant, signal.deployment)
-        deployment = self._deployments.setdefault(place, _Deployment())
+        deployment = self._deployments.get(place)
+        if deployment is None:
+            deployment = self._deployments[place] = _Deployment()
         mirrored = isinstance(signal, Outcome) and signal.arm not in SEEN_BY_USERS
         if mirrored and signal.request_id not in deployment.answered:
-            return ()
+            return []
         model = deployment.models.get(signal.model)
         if model is None:
             model = deployment.models[signal.model] = self._empty(deployment.requests)
         kind = signal.kind if isinstance(signal, Feedback) else signal.arm
         if not _new(model.counted, f"{kind}:{signal.request_id}"):
-            return ()
+            return []
         if isinstance(signal, Outcome) and not mirrored:
             deployment.requests += 1
             model.last = deployment.requests
             if (success := task_success(signal)) is not None:
                 _keep(deployment.answered, signal.request_id, success)
-        moved = tuple(rule for rule in self._rules if self._count(rule, signal, deployment, model))
-        self._forget_absent(deployment)
+        if isinstance(signal, Outcome) and mirrored:
+            twin = deployment.answered[signal.request_id]
+            shares = [(at, rule, regressed(twin, signal)) for at, rule in self._paired]
+        else:
+            shares = [(at, rule, read(signal)) for at, rule, read in self._single]
+        moved = []
+        for at, rule, share in shares:
+            if share is not None:
+                window = model.windows[at]
+                window.add(signal.request_id, signal.at, share)
+                value = window.sums.value
+                if rule.reference != "none":
+                    value = self._against(at, rule, value, share, deployment, signal.model)
+                moved.append(Reading(rule, value, window.sums.requests, window))
+        if len(deployment.models) > 1:
+            self._forget_absent(deployment)
         return moved
 
-    def _count(
-        self, rule: Rule, signal: Outcome | Feedback, deployment: _Deployment, model: _Model
-    ) -> bool:
-        mirrored = isinstance(signal, Outcome) and signal.arm not in SEEN_BY_USERS
-        if mirrored != (rule.signal == PAIRED):
-            return False
-        if isinstance(signal, Outcome) and mirrored:
-            share = regressed(deployment.answered[signal.request_id], signal)
-        else:
-            share = SIGNALS[rule.signal](signal)
-        if share is None:
-            return False
-        model.windows[rule.key].add(signal.request_id, signal.at, share)
-        first = model.first.get(rule.key)
-        if first is not None and first.requests < rule.minimum:
-            first.add(share)
-        return True
-
-    def sums(self, watched: Watched, rule: Rule) -> Sums:
-        """The metric's sums as they stand. Raises KeyError for a model without a window."""
-        deployment = self._deployments[watched.tenant, watched.deployment]
-        return deployment.models[watched.model].windows[rule.key].sums
-
-    def value(self, watched: Watched, rule: Rule) -> float | None:
-        """The metric as it stands, against its reference; None while there is no telling."""
-        deployment = self._deployments[watched.tenant, watched.deployment]
-        model = deployment.models[watched.model]
-        value = model.windows[rule.key].sums.value
-        if value is None or rule.reference == "none":
-            return value
+    def _against(
+        self,
+        place: int,
+        rule: Rule,
+        value: float | None,
+        share: Share,
+        deployment: _Deployment,
+        name: str,
+    ) -> float | None:
+        """`value` against its reference; None while there is no telling."""
         if rule.reference == "first":
-            reference = model.first[rule.key]
-        elif BASE in deployment.models and watched.model != BASE:
-            reference = deployment.models[BASE].windows[rule.key].sums
+            reference = deployment.models[name].first[place]
+            if reference.requests < rule.minimum:
+                reference.add(share.over, share.of)
+        elif BASE in deployment.models and name != BASE:
+            reference = deployment.models[BASE].windows[place].sums
         else:
             return None
-        if reference.value is None or reference.requests < rule.minimum:
+        if value is None or reference.value is None or reference.requests < rule.minimum:
             return None
         related = rule.relate(value, reference.value)
         return related if related is not None and math.isfinite(related) else None
-
-    def troubles(self, watched: Watched, rule: Rule) -> tuple[str, ...]:
-        deployment = self._deployments[watched.tenant, watched.deployment]
-        return deployment.models[watched.model].windows[rule.key].troubles()
 
     def absent(self, watched: Watched) -> bool:
         """Whether the model answered none of its deployment's last `ABSENT_AFTER` requests."""
@@ -239,13 +263,13 @@ class Windows:
                 del deployment.models[name]
 
     def _empty(self, now: int) -> _Model:
-        windows: dict[str, Window] = {
-            rule.key: LastRequests(rule.requests)
-            if rule.requests is not None
-            else LastHours(rule.hours or 0)
+        windows: list[Window] = [
+            LastRequests(rule.requests) if rule.requests is not None else LastHours(rule.hours or 0)
             for rule in self._rules
+        ]
+        first = {
+            place: Sums() for place, rule in enumerate(self._rules) if rule.reference == "first"
         }
-        first = {rule.key: Sums() for rule in self._rules if rule.reference == "first"}
         return _Model(windows, first, last=now)
 
 

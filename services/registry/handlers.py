@@ -1,16 +1,24 @@
-"""The registry's steps: a candidate's card, its promotion, its withdrawal, and their history."""
+"""The registry's steps: a candidate's card, attestations, promotion, withdrawal; its history."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 
 from nats.aio.msg import Msg
 from pydantic import ValidationError
 
 from contracts.commands import Withdraw
-from contracts.registry import AdapterPromoted, CandidateRegistered, RegistrationRefused
+from contracts.registry import (
+    AdapterPromoted,
+    CandidateRegistered,
+    RegistrationRefused,
+    VerdictAttested,
+)
+from contracts.run import Run
 from contracts.subjects import RunRef
+from services.registry.chain import attested, awaits_attestation
 from services.registry.registry import Registry
 from shared.messaging.steps import Malformed, Step, Steps
 
@@ -32,8 +40,24 @@ def register(steps: Steps, registry: Registry) -> None:
         await step.state(fact, key=f"{step.run.attempt}:{step.run.trained.adapter}")
         return None
 
+    async def attest_verdicts(step: Step) -> None:
+        """Link by link, each in its place whoever else signs: the log takes the next one only."""
+        for fact in await asyncio.to_thread(registry.attest, step.run):
+            step.run = await step.runlog.decide(
+                step.run.ref,
+                partial(_next_link, fact),
+                cause=step.trigger.id,
+                key=fact.attests,
+                reopen=True,  # the verdict that ended the run is attested too
+            )
+
+    @steps.on("attest", done=lambda run, _trigger: not awaits_attestation(run), after_the_end=True)
+    async def attest(step: Step) -> None:
+        await attest_verdicts(step)
+
     @steps.on("promote")
     async def promote(step: Step) -> AdapterPromoted:
+        await attest_verdicts(step)
         return await asyncio.to_thread(registry.promote, step.run)
 
     @steps.on("roll-back", after_the_end=True)
@@ -60,3 +84,11 @@ def register(steps: Steps, registry: Registry) -> None:
         # One withdrawal per adapter, however often the command is delivered or repeated.
         key = f"withdrawn:{run.registered.adapter_id}"
         await steps.runlog.append(ref, fact, cause=cause, key=key, reopen=True)
+
+
+def _next_link(fact: VerdictAttested, run: Run) -> VerdictAttested | None:
+    """The fact, if it is what the candidate's chain lacks next."""
+    registered = run.registered
+    if registered is None or registered.adapter_id != fact.adapter_id:
+        return None
+    return fact if len(attested(run)) == fact.index else None

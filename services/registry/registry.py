@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar
 from pydantic import ValidationError
 
 from contracts.base import Digest, Problem
-from contracts.card import CARD_TYPE, PROMOTION_TYPE, REVOCATION_TYPE, Promotion, Revocation
+from contracts.card import CARD_TYPE, REVOCATION_TYPE, Revocation
 from contracts.commands import Withdraw
 from contracts.data import DatasetCard
 from contracts.envelope import Recorded
@@ -26,18 +26,17 @@ from contracts.registry import (
     AdapterWithdrawn,
     CandidateRegistered,
     RegistrationRefused,
+    VerdictAttested,
 )
-from contracts.rollout import RolledBack, RolloutCompleted, StageJudged
+from contracts.rollout import RolledBack, RolloutCompleted
 from contracts.run import Run
 from contracts.training import Recipe
-from services.registry import compatibility
+from services.registry import bundling, compatibility
 from services.registry.cards import Candidate, build_card
-from services.registry.chain import Judged, attest, completion, verdicts
-from services.registry.page import page
-from services.registry.readme import render
+from services.registry.chain import attested, awaits_attestation, completion, links, verdicts
 from services.registry.store import AdapterRow, Ledger, RegistryStore
 from services.registry.versions import next_id
-from shared.artifacts import ArtifactStore, Tree
+from shared.artifacts import ArtifactStore
 from shared.bundles import layout, open_card, required_attestations
 from shared.bundles.card import SignedCard
 from shared.bundles.chain import verdict_name
@@ -131,13 +130,40 @@ class Registry:
             or completed.adapter_id != registered.adapter_id
         ):
             raise _incomplete("rollout", f"is not of {registered.adapter_id}")
-        signed = open_card(self._artifacts.get(registered.card), self._trusted)
-        bundle = self._bundle(run, registered, signed, done)
+        signed = self._signed(run, registered)
+        _require_complete(run, signed)
+        chain = links(run, signed, self._artifacts, self._key, self._trusted)
+        bundle = bundling.bundle(registered, signed, chain, done, self._artifacts, self._key)
         self._store.write(
             lambda ledger: _enter_promotion(ledger, registered, bundle, completed, done)
         )
         return AdapterPromoted(
             adapter_id=registered.adapter_id, deployment=registered.deployment, bundle=bundle
+        )
+
+    def attest(self, run: Run) -> tuple[VerdictAttested, ...]:
+        """Sign what was judged of the run's candidate and is not attested yet, in log order.
+
+        Raises:
+            SignatureInvalid: the stored card or an earlier link is not ours, or speaks of others.
+
+        """
+        registered = run.registered
+        if registered is None or not awaits_attestation(run):
+            return ()
+        signed = self._signed(run, registered)
+        chain = links(run, signed, self._artifacts, self._key, self._trusted)
+        return tuple(
+            VerdictAttested(
+                adapter_id=registered.adapter_id,
+                deployment=registered.deployment,
+                name=link.made.name,
+                index=link.made.index,
+                attests=link.made.event_id,
+                attestation=link.envelope,
+                payload=link.payload,
+            )
+            for link in chain[len(attested(run)) :]
         )
 
     def roll_back(self, record: Recorded) -> None:
@@ -276,10 +302,8 @@ class Registry:
         ledger.note(row.id, "registered", at=judged.at, who="registry", why=why, cause=judged.id)
         return row
 
-    def _bundle(
-        self, run: Run, registered: CandidateRegistered, signed: SignedCard, done: Recorded
-    ) -> Digest:
-        """The signed bundle in the artifact store; its digest."""
+    def _signed(self, run: Run, registered: CandidateRegistered) -> SignedCard:
+        signed = open_card(self._artifacts.get(registered.card), self._trusted)
         card = signed.card
         if (card.adapter_id, card.run, card.tenant) != (
             registered.adapter_id,
@@ -287,38 +311,7 @@ class Registry:
             run.ref.tenant,
         ) or card.training.adapter != registered.adapter:
             raise SignatureInvalid("the card is signed for another run or adapter")
-        judged = [one for one in verdicts(run) if one.record.seq < done.seq]
-        _require_complete(judged, signed)
-        envelopes, links = attest(
-            judged,
-            card=signed.payload,
-            adapter_id=card.adapter_id,
-            adapter=card.training.adapter,
-            key=self._key,
-        )
-        verdict_of = (one.verdict for one in judged)
-        stages = [verdict for verdict in verdict_of if isinstance(verdict, StageJudged)]
-        made = {
-            **envelopes,
-            layout.README: render(card).encode(),
-            layout.PAGE: page(card, stages, payload=signed.payload).encode(),
-            layout.PUBLIC_KEY: self._key.public.pem,
-        }
-        files = {
-            **layout.candidate_tree(registered.card, Tree(signed.files)).files,
-            **{name: self._artifacts.put(content) for name, content in made.items()},
-        }
-        promotion = Promotion(
-            adapter_id=card.adapter_id,
-            deployment=registered.deployment,
-            card=signed.payload,
-            links=links,
-            rollback=card.rollback,
-            at=done.at.isoformat(),
-        )
-        envelope = sign(PROMOTION_TYPE, promotion, files, self._key)
-        files[layout.PROMOTION] = self._artifacts.put(envelope)
-        return self._artifacts.put(Tree(files).to_bytes())
+        return signed
 
 
 def _enter_promotion(
@@ -353,14 +346,16 @@ def _enter_promotion(
         )
 
 
-def _require_complete(judged: list[Judged], signed: SignedCard) -> None:
-    newest = {verdict_name(one.verdict): one.verdict.verdict for one in judged}
-    problems = [
-        Problem(where=name, problem="has no passed verdict", mend="retry the run")
-        for name in required_attestations(signed.card.job)
-        if newest.get(name) != "passed"
-    ]
-    _refuse_if(problems)
+def _require_complete(run: Run, signed: SignedCard) -> None:
+    newest = {verdict_name(one.verdict): one.verdict.verdict for one in verdicts(run)}
+    job = signed.card.job
+    _refuse_if(
+        [
+            Problem(where=name, problem="has no passed verdict", mend="retry the run")
+            for name in required_attestations(job)
+            if not job.gates.accepts(name, newest.get(name, ""))
+        ]
+    )
 
 
 def _refuse_if(problems: list[Problem]) -> None:

@@ -34,6 +34,7 @@ from services.rollout.announcement import announced
 from services.rollout.judge import Verdict, alarm, conclude, judge, looks
 from services.rollout.limits import Limits
 from services.rollout.stage import Window
+from shared.errors import TransientError
 from shared.messaging.delivery import ServiceStops
 from shared.messaging.steps import Malformed, Step, Steps
 from shared.messaging.tail import BATCH
@@ -117,10 +118,12 @@ def register(steps: Steps) -> None:
             return None
         return await _follow(steps, traffic(), step, stage, None)
 
-    @steps.on("advance")
+    @steps.on("advance", done=lambda run, trigger: ladder.awaited(run, trigger) is None)
     async def advance(step: Step) -> None:
         """A verdict leads to the next stage, completion, a hold or a rollback."""
-        judged = step.trigger.event
+        verdict = ladder.awaited(step.run, step.trigger)
+        assert verdict is not None
+        judged = verdict.event
         assert isinstance(judged, StageJudged)
         runs = await traffic().runs_on(step.run.ref.tenant)
         since = await traffic().next_sequence()
@@ -131,12 +134,15 @@ def register(steps: Steps) -> None:
                 run, ladder.decide(run, judged, since=since, incumbent=incumbent)
             ),
             cause=step.trigger.id,
+            key=verdict.id,
         )
 
     @steps.command("approve")
     async def approve(ref: RunRef, _: Msg) -> None:
         """A person releases a held rollout."""
         run = await steps.runlog.load(ref)
+        if run.status == "held" and ladder.unsigned_pass(run):
+            raise TransientError(f"{ref}: the registry has not attested the passed stage yet")
         since = await traffic().next_sequence()
         stage = ladder.released(run, since=since)
         if stage is None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from contracts.base import Event
 from contracts.envelope import Recorded
 from contracts.job import CanaryStage, RolloutPolicy
-from contracts.registry import CandidateRegistered
+from contracts.registry import CandidateRegistered, VerdictAttested
 from contracts.rollout import (
     RolledBack,
     RolloutCompleted,
@@ -53,6 +53,34 @@ def wanted(policy: RolloutPolicy, stage: StageStarted) -> int:
 def rung_after(policy: RolloutPolicy, percent: int) -> CanaryStage | None:
     """The canary stage after `percent` (0: shadow); None after the last."""
     return next((s for s in policy.stages if s.percent > percent), None)
+
+
+def awaited(run: Run, trigger: Recorded) -> Recorded | None:
+    """The verdict on which `trigger` lets the rollout act; None if it does not.
+
+    A failed or doubtful verdict acts at once. A passed one waits for its attestation: serving gives
+    no share to a stage whose predecessor's verdict is not signed (R4).
+    """
+    newest = next(
+        (r for r in reversed(run.log) if isinstance(r.event, StageJudged | StageStarted)), None
+    )
+    if newest is None or not isinstance(newest.event, StageJudged):
+        return None
+    if newest.event.verdict != "passed":
+        return newest if trigger.id == newest.id else None
+    fact = trigger.event
+    return newest if isinstance(fact, VerdictAttested) and fact.attests == newest.id else None
+
+
+def unsigned_pass(run: Run) -> bool:
+    """Whether the present stage's passed verdict has no attestation yet."""
+    for record in reversed(run.log):
+        match record.event:
+            case VerdictAttested() | StageStarted():
+                return False
+            case StageJudged(verdict=verdict):
+                return verdict == "passed"
+    return False
 
 
 def decide(run: Run, judged: StageJudged, *, since: int, incumbent: str) -> Event | None:

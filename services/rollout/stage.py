@@ -18,6 +18,9 @@ from contracts.telemetry import Arm, Feedback, FeedbackKind, Outcome
 
 REFERENCE_OUTCOMES = 20
 """Stable values below this number say too little about a 95th percentile."""
+STALL_S = 1.0
+"""A machine that stalls makes all its answers slow at once, so those are one observation: after a
+slow answer, answers that began before its end or less than this after it are not looked at."""
 HARD_FAULTS = frozenset({"AdapterRefused", "ArtifactCorrupt"})
 """Errors of an adapter that no other request could escape."""
 
@@ -123,6 +126,20 @@ class Tail:
     """Values that had a reference to be held against."""
     over: int = 0
     """Of those, the ones above the ratio times the stable arm's p95 of that moment."""
+    pause_s: float = 0.0
+    """How long nothing is looked at after a value that lay beyond; 0 where values do not depend on
+    each other. Skipping what comes after is fair: it does not choose by what it skips."""
+    resumes_at: float = -math.inf
+    """Event time, s."""
+
+    def add(self, value: float, most: float, *, began: float, ended: float) -> None:
+        if began < self.resumes_at:
+            return
+        self.n += 1
+        if value > most:
+            self.over += 1
+            if self.pause_s:
+                self.resumes_at = ended + self.pause_s
 
 
 @dataclass(slots=True)
@@ -137,7 +154,7 @@ class Window:
     pairs: Pairs = field(default_factory=Pairs)
     mirrored: int = 0
     """Requests with an outcome on both arms."""
-    latency: Tail = field(default_factory=Tail)
+    latency: Tail = field(default_factory=lambda: Tail(pause_s=STALL_S))
     cost: Tail = field(default_factory=Tail)
     drift: Tail = field(default_factory=Tail)
     _seen: set[tuple[str, Arm | FeedbackKind]] = field(default_factory=set)
@@ -196,8 +213,8 @@ class Window:
         )
         for (tail, reference, ratio), value in zip(tails, magnitudes(outcome), strict=True):
             if value is not None and len(reference) >= REFERENCE_OUTCOMES:
-                tail.n += 1
-                tail.over += value > ratio * upper_p95(reference)
+                began = outcome.at - outcome.latency_ms / 1e3
+                tail.add(value, ratio * upper_p95(reference), began=began, ended=outcome.at)
 
     def _pair(self, outcome: Outcome) -> None:
         other = self._waiting.pop(outcome.request_id, None)

@@ -18,6 +18,7 @@ from services.serving.engine.open import OpenEngine, open_engine
 from services.serving.envelope import Gauge
 from services.serving.http.app import create_app as create_http
 from services.serving.keys import Keys
+from services.serving.prompts import PromptScorer
 from services.serving.settings import ServingSettings
 from services.serving.trust import Trust
 from shared.artifacts import ArtifactStore
@@ -71,8 +72,9 @@ def create_app(settings: Settings) -> App:
     trust = Trust(artifacts, registry_key)
     projection = Projection(directory, lambda: bus.jetstream, trust)
     embedder = _embedder()
-    gauge = Gauge(embedder, trust.dev_set, artifacts.get, sink)
     engines: list[OpenEngine] = []
+    scorer = PromptScorer(lambda: engines[0] if engines else None)
+    gauge = Gauge(embedder, trust.dev_set, artifacts.get, sink, score=scorer.score)
     http = create_http(
         engine=lambda: engines[0] if engines else None,
         directory=directory,

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from contracts import subjects
 from contracts.envelope import Recorded, UnknownEvent, recorded
-from contracts.registry import AdapterPromoted, CandidateRegistered
+from contracts.registry import AdapterPromoted, CandidateRegistered, VerdictAttested
 from contracts.telemetry import Feedback, Outcome
 from services.serving.directory import BASE, Directory
 from services.serving.trust import Trust
@@ -36,7 +36,7 @@ OUTCOMES_IN_FLIGHT = 10_000
 PUBLISHED_AT_ONCE = 32
 """The broker syncs each outcome to disk: one at a time would wait for it each time."""
 CAUGHT_UP_WITHIN_S = 5.0
-READS_ARTIFACTS = (CandidateRegistered, AdapterPromoted)
+READS_ARTIFACTS = (CandidateRegistered, VerdictAttested, AdapterPromoted)
 UNOBSERVED = {BASE, "evaluation", "direct"}
 
 

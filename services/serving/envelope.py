@@ -13,7 +13,7 @@ import json
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -84,6 +84,10 @@ def text_of(content: object) -> str:
     return content if isinstance(content, str) else ""
 
 
+_Heard = tuple[str, Sequence[int]]
+"""What a user asks, and the tokens of the whole prompt."""
+
+
 class Gauge:
     """An outcome sink before another: a sample of the outcomes leaves it with its distance."""
 
@@ -95,34 +99,38 @@ class Gauge:
         sink: OutcomeSink,
         *,
         clock: Callable[[], float] = time.monotonic,
+        score: Callable[[Sequence[int]], Awaitable[float | None]] | None = None,
     ) -> None:
-        """`dev_set` names the dev set of a tenant's deployment; `read` brings an artifact."""
+        """`dev_set` names the dev set of a tenant's deployment; `read` brings an artifact.
+
+        `score` gives a prompt's log-probability, of those it takes for its sample.
+        """
         self._embedder = embedder
         self._dev_set, self._read, self._sink = dev_set, read, sink
-        self._clock = clock
+        self._clock, self._score = clock, score
         self._next = 0.0
-        self._heard: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._heard: OrderedDict[tuple[str, str], _Heard] = OrderedDict()
         self._envelopes: OrderedDict[Digest, Envelope | None] = OrderedDict()
-        self._queue: asyncio.Queue[tuple[Outcome, str]] = asyncio.Queue(WAITING)
+        self._queue: asyncio.Queue[tuple[Outcome, _Heard]] = asyncio.Queue(WAITING)
 
-    def hear(self, tenant: str, request_id: str, text: str) -> None:
+    def hear(self, tenant: str, request_id: str, text: str, prompt: Sequence[int] = ()) -> None:
         """Take note of what a request asks, if it is one of the sample."""
         if not text or self._clock() < self._next:
             return
         self._next = self._clock() + 1 / SAMPLED_PER_S
-        self._heard[tenant, request_id] = text
+        self._heard[tenant, request_id] = (text, prompt)
         if len(self._heard) > WAITING:
             self._heard.popitem(last=False)
 
     async def emit(self, signal: Outcome | Feedback) -> None:
         """Pass a signal on. Never waits for an embedding."""
-        text = None
+        heard = None
         if isinstance(signal, Outcome) and signal.arm != "shadow":
-            text = self._heard.pop((signal.tenant, signal.request_id), None)
-        if text is None or self._queue.full():
+            heard = self._heard.pop((signal.tenant, signal.request_id), None)
+        if heard is None or self._queue.full():
             await self._sink.emit(signal)
         elif isinstance(signal, Outcome):
-            self._queue.put_nowait((signal, text))
+            self._queue.put_nowait((signal, heard))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -140,14 +148,17 @@ class Gauge:
     async def _work(self) -> None:
         while True:
             heed_cancellation()
-            outcome, text = await self._queue.get()
+            outcome, (text, prompt) = await self._queue.get()
             try:
                 distance = await asyncio.to_thread(self._distance, outcome, text)
+                if self._score and self._dev_set(outcome.tenant, outcome.deployment):
+                    scored = {"prompt_logprob": await self._score(prompt)}
+                    outcome = outcome.model_copy(update=scored)
             except asyncio.CancelledError:
                 await self._sink.emit(outcome)
                 raise
             except Exception:  # drift goes unmeasured; the outcome is evidence all the same
-                log.exception("the distance of %s is not known", outcome.request_id)
+                log.exception("the drift of %s is not known", outcome.request_id)
                 distance = None
             if distance is not None:
                 found = {"semantic_distance": distance, "embedder": self._embedder.name}

@@ -29,7 +29,7 @@ from services.serving.engine.port import (
 )
 from services.serving.residency import Residency
 
-_MIRROR_PRIORITY = 10
+ASIDE_PRIORITY = 10
 _MIRRORS_AT_ONCE = 64
 _LOADS_TRIED = 5
 
@@ -117,7 +117,7 @@ class Execution:
         if len(self._mirrors) >= _MIRRORS_AT_ONCE:
             return  # a sample of the traffic is enough; the backlog must not grow
         # Nobody waits for a mirrored answer: it steps aside for users, and its time is its own.
-        aside = replace(ask.generation, priority=_MIRROR_PRIORITY, deadline_s=None)
+        aside = replace(ask.generation, priority=ASIDE_PRIORITY, deadline_s=None)
         quiet = replace(ask, generation=aside)
         task = asyncio.create_task(self._run_mirror(quiet, route.deployment, target))
         self._mirrors.add(task)

@@ -1,8 +1,8 @@
 """Which facts of the run log routing believes: those with a signed chain behind them (R4).
 
-A candidate needs a card of the registry's. It gets a share of the traffic only when every verdict
-before that share has passed, and full traffic only with a closed chain: card, gates, shadow, every
-canary stage, promotion (ERRATA 9).
+A candidate needs a card of the registry's. It gets a share of the traffic only when the registry
+has attested a pass of every stage before that share, and full traffic only with a closed chain:
+card, gates, shadow, every canary stage, promotion (ERRATA 9).
 """
 
 from __future__ import annotations
@@ -11,33 +11,38 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from contracts.base import Digest
+from contracts.card import ATTESTATION_TYPE, Attestation
 from contracts.envelope import Recorded
-from contracts.registry import AdapterPromoted, CandidateRegistered
-from contracts.rollout import RolloutCompleted, StageJudged, StageStarted
+from contracts.registry import AdapterPromoted, CandidateRegistered, VerdictAttested
+from contracts.rollout import RolloutCompleted, StageStarted
 from shared.artifacts import ArtifactStore
 from shared.artifacts.uris import Pinned
 from shared.bundles import open_card, require_promoted, required_attestations
 from shared.bundles.card import SignedCard
-from shared.bundles.chain import verdict_name
+from shared.bundles.chain import Opened, chain_faults, newest_verdicts
+from shared.bundles.layout import attestation_path
 from shared.errors import SignatureInvalid, SluiceError
-from shared.signing import PublicKey, load_ring
+from shared.signing import PublicKey, load_ring, open_envelope
 
 Owned = tuple[str, str]
 """Tenant and adapter id."""
+_About = VerdictAttested | StageStarted | RolloutCompleted | AdapterPromoted
 
 
 @dataclass(slots=True)
 class _Candidate:
     registered: CandidateRegistered
-    payload: Digest
-    """Of its signed card."""
+    signed: SignedCard
     required: tuple[str, ...]
     """Live verdicts in the order of the stages; those of the gates are on the card."""
     dev_set: str
     """Where its job measured, as the card pins it."""
-    verdicts: dict[str, str] = field(default_factory=dict)
-    """Attestation name → its newest verdict."""
+    links: list[VerdictAttested] = field(default_factory=list)
+    chain: list[Opened] = field(default_factory=list)
+    """What those say."""
     bundle: Digest | None = None
     """Of its promotion, once that was believed."""
 
@@ -63,10 +68,10 @@ class Trust:
         match record.event:
             case CandidateRegistered() as event:
                 self._candidates[tenant, event.adapter_id] = self._candidate(tenant, event)
-            case StageJudged() as event:
-                candidate = self._candidates.get((tenant, event.adapter_id))
-                if candidate is not None:
-                    candidate.verdicts[verdict_name(event)] = event.verdict
+            case VerdictAttested() as event:
+                candidate = self._known(tenant, event)
+                candidate.chain.append(self._link(candidate, event))
+                candidate.links.append(event)
             case StageStarted() as event:
                 stage = "G8" if event.stage == "shadow" else f"G9-{event.percent}%"
                 self._require_verdicts(self._known(tenant, event), before=stage)
@@ -108,6 +113,8 @@ class Trust:
 
     def _again(self, candidate: _Candidate) -> None:
         self._card(candidate.registered)
+        for event in candidate.links:
+            open_envelope(self._artifacts.get(event.attestation), self._keys())
         if candidate.bundle is not None:
             self._chain(candidate, candidate.bundle)
 
@@ -121,7 +128,7 @@ class Trust:
         if (card.tenant, card.job.rollout.deployment) != (tenant, event.deployment):
             raise SignatureInvalid("its card is for another tenant or deployment")
         live = tuple(n for n in required_attestations(card.job) if n not in card.job.gates.required)
-        return _Candidate(event, signed.payload, live, card.job.evaluation.dev.uri)
+        return _Candidate(event, signed, live, card.job.evaluation.dev.uri)
 
     def _card(self, event: CandidateRegistered) -> SignedCard:
         signed = open_card(self._artifacts.get(event.card), self._keys())
@@ -130,9 +137,21 @@ class Trust:
             raise SignatureInvalid("its card is about another adapter")
         return signed
 
-    def _known(
-        self, tenant: str, event: StageStarted | RolloutCompleted | AdapterPromoted
-    ) -> _Candidate:
+    def _link(self, candidate: _Candidate, event: VerdictAttested) -> Opened:
+        """The next link of the candidate's chain. Raises SignatureInvalid if it is not that."""
+        content = self._artifacts.get(event.attestation)
+        statement = open_envelope(content, self._keys(), predicate_type=ATTESTATION_TYPE)
+        try:
+            made = Attestation.model_validate(statement.predicate)
+        except ValidationError as error:
+            raise SignatureInvalid(f"it is no attestation: {error}") from error
+        link = Opened(attestation_path(event.index, event.name), made, statement.payload)
+        faults = list(chain_faults([*candidate.chain, link], candidate.signed))
+        if faults:
+            raise SignatureInvalid("; ".join(f"{path} {reason}" for path, reason in faults))
+        return link
+
+    def _known(self, tenant: str, event: _About) -> _Candidate:
         candidate = self._candidates.get((tenant, event.adapter_id))
         if candidate is None:
             raise SignatureInvalid("it has no card that verifies")
@@ -146,14 +165,15 @@ class Trust:
             if before not in required:
                 raise SignatureInvalid(f"its job has no stage {before}")
             required = required[: required.index(before)]
-        missing = [name for name in required if candidate.verdicts.get(name) != "passed"]
+        verdicts = newest_verdicts(candidate.chain)
+        missing = [name for name in required if verdicts.get(name) != "passed"]
         if missing:
-            raise SignatureInvalid(f"there is no passed verdict for {', '.join(missing)}")
+            raise SignatureInvalid(f"there is no signed, passed verdict for {', '.join(missing)}")
 
     def _chain(self, candidate: _Candidate, bundle: Digest) -> None:
         files = self._artifacts.tree(bundle).files
         signed = require_promoted(files, self._artifacts.get, self._keys())
-        if signed.payload != candidate.payload:
+        if signed.payload != candidate.signed.payload:
             raise SignatureInvalid("the promoted bundle holds another card")
 
 

@@ -59,13 +59,19 @@ def _misfits(made: Attestation, signed: SignedCard) -> Iterator[str]:
         yield "judges another deployment"
 
 
+def newest_verdicts(chain: Sequence[Opened]) -> dict[str, str]:
+    """Attestation name → its newest verdict, in the order of the newest links."""
+    newest: dict[str, str] = {}
+    for link in chain:
+        if link.attestation is not None:
+            newest.pop(link.attestation.name, None)
+            newest[link.attestation.name] = link.attestation.verdict.verdict
+    return newest
+
+
 def missing_verdicts(chain: Sequence[Opened], signed: SignedCard) -> tuple[str, ...]:
     """Required names whose newest verdict the job's policy does not accept."""
-    newest = {
-        link.attestation.name: link.attestation.verdict.verdict
-        for link in chain
-        if link.attestation is not None
-    }
+    newest = newest_verdicts(chain)
     return tuple(
         name
         for name in required_attestations(signed.card.job)

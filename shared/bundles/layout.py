@@ -8,7 +8,7 @@
     card.html                      the same for people, with plots
     signing-key.pub                a copy of the key to verify with
 
-A candidate's bundle has the card and the adapter only.
+A candidate's bundle has the card, the adapter and the attestations so far.
 """
 
 from __future__ import annotations

@@ -26,7 +26,13 @@ from contracts.card import (
 from shared.bundles import layout
 from shared.bundles.adapter import inspect_adapter
 from shared.bundles.card import SignedCard, open_card
-from shared.bundles.chain import Opened, chain_faults, missing_verdicts, promotion_faults
+from shared.bundles.chain import (
+    Opened,
+    chain_faults,
+    missing_verdicts,
+    newest_verdicts,
+    promotion_faults,
+)
 from shared.bundles.scan import read_bounded, scan
 from shared.errors import InvalidInput, SluiceError
 from shared.signing import PublicKey, Statement, open_envelope
@@ -52,6 +58,11 @@ class Verification:
     state: State
     adapter_id: str | None
     links: tuple[Link, ...]
+    reached: tuple[str, ...] = ()
+    """What the chain attests, in order: `G2 passed`, `G8 passed`. The end of a candidate's may have
+    been cut off: it reached at least this."""
+    missing: tuple[str, ...] = ()
+    """Verdicts that a promotion still needs."""
 
     @property
     def failed(self) -> tuple[Link, ...]:
@@ -87,7 +98,14 @@ def verify_bundle(
     promoted = layout.PROMOTION in bundle.links
     state: State = "invalid" if not ok else "promoted" if promoted else "candidate"
     adapter_id = bundle.card.card.adapter_id if bundle.card else None
-    return Verification(ok=ok, state=state, adapter_id=adapter_id, links=links)
+    return Verification(
+        ok=ok,
+        state=state,
+        adapter_id=adapter_id,
+        links=links,
+        reached=bundle.reached if ok else (),
+        missing=bundle.missing if ok else (),
+    )
 
 
 @dataclass(slots=True)
@@ -99,6 +117,8 @@ class _Bundle:
     """Link → why it fails; empty where it holds."""
     files: dict[str, Digest] = field(default_factory=dict)
     card: SignedCard | None = None
+    reached: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
 
     def fault(self, name: str, reason: str) -> None:
         self.links[name] = self.links.get(name) or reason
@@ -115,6 +135,8 @@ class _Bundle:
         if self.card:
             for name, reason in chain_faults(opened, self.card):
                 self.fault(name, reason)
+            self.reached = tuple(f"{k} {v}" for k, v in newest_verdicts(opened).items())
+            self.missing = missing_verdicts(opened, self.card)
         if layout.PROMOTION in self.links:
             self._promotion(opened)
         else:

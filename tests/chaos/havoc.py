@@ -39,8 +39,13 @@ WORK: dict[str, tuple[str, ...]] = {
     "curation": ("diagnosis.train_advised",),
     "training": ("curation.curated", "training.started"),
     "evaluation": ("training.trained", "evaluation.gate_judged"),
-    "registry": ("evaluation.gate_judged", "registry.registered", "rollout.completed"),
-    "rollout": ("registry.registered", "rollout.stage_started", "rollout.stage_judged"),
+    "registry": (
+        "evaluation.gate_judged",
+        "registry.registered",
+        "rollout.stage_judged",
+        "rollout.completed",
+    ),
+    "rollout": ("registry.registered", "rollout.stage_started", "registry.attested"),
     "serving": ("training.trained", "registry.registered", "rollout.stage_started"),
 }
 """Service → the facts after which it has something to do."""

@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from services.cli.deliverable import deliver, deliverable
 from services.cli.main import app
+from shared.testing.runs import rollout_events
+from tests.registry.registry_office import open_office
 
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> tuple[Path, Path]:
     """A promoted bundle and the public key it verifies with."""
-    from tests.registry.registry_office import open_office
-
     office = open_office(tmp_path)
     office.promoted(tmp_path / "bundle")
     office.store.close()
@@ -79,3 +80,32 @@ def test_a_rotated_key_is_listed_before_the_old_one(tmp_path) -> None:
     rows = [json.loads(line) for line in listed.stdout.splitlines()]
     assert [row["state"] for row in rows] == ["signs", "verifies what it signed before"]
     assert rows[1]["key_id"] == old.public.key_id
+
+
+@pytest.mark.req("R4")
+@pytest.mark.parametrize(
+    ("stages", "reached", "not_yet"),
+    [
+        (0, "G5 passed", "G8, G9-1%, G9-10%, G9-50%, G9-100%, promotion"),
+        (1, "G5 passed, G8 passed", "G9-1%, G9-10%, G9-50%, G9-100%, promotion"),
+        (3, "G8 passed, G9-1% passed, G9-10% passed", "G9-50%, G9-100%, promotion"),
+    ],
+)
+def test_a_candidate_says_which_stage_it_has_reached(tmp_path, stages, reached, not_yet) -> None:
+    office = open_office(tmp_path)
+    run = office.gated()
+    run = office.attested(office.follow(run, office.registry.register(run)))
+    for event in rollout_events(run.registered.adapter_id)[: 2 * stages]:
+        run = office.attested(office.follow(run, event))
+    folder, key = tmp_path / "candidate", tmp_path / "keys" / "signing-key.pub"
+    files = deliver(deliverable(run, office.artifacts), office.artifacts, folder)
+    office.store.close()
+    assert sum(name.startswith("attestations/") for name in files) == 5 + stages
+    found = verify(folder, "--key", key)
+    assert found.exit_code == 0, found.output
+    assert f"{reached}\nnot yet: {not_yet}\n" in found.stdout
+    told = json.loads(verify(folder, "--key", key, "--json").stdout)
+    assert told["reached"][-1] == reached.split(", ")[-1]
+    first = sorted((folder / "attestations").iterdir())[0]
+    first.unlink()  # a link from the middle or the start cannot be left out
+    assert verify(folder, "--key", key).exit_code == 1

@@ -20,7 +20,7 @@ from contracts.job import (
     Provenance,
     RolloutPolicy,
 )
-from contracts.registry import CandidateRegistered
+from contracts.registry import CandidateRegistered, VerdictAttested
 from contracts.rollout import (
     RolledBack,
     RolloutCompleted,
@@ -80,14 +80,14 @@ async def until(jetstream, predicate, *, ref: RunRef = REF, timeout_s: float = 4
 
 @asynccontextmanager
 async def users(jetstream, behaviours, *, ref: RunRef = REF, deployment="assistant", pace_s=0.004):
-    """Serving and its users: splits traffic as the run's newest stage says, publishes outcomes."""
+    """Serving, its users, and a registry that attests what passed without signing anything."""
 
     leaving = asyncio.Event()
 
     async def serve() -> None:
         rng, log, number = random.Random(0), RunLog(jetstream), 0
         while not leaving.is_set():
-            run = await log.load(ref)
+            run = await attest(log, await log.load(ref))
             stage = run.stage if not run.closed else None
             for _ in range(10):
                 number += 1
@@ -100,6 +100,26 @@ async def users(jetstream, behaviours, *, ref: RunRef = REF, deployment="assista
                     if outcome.arm == "canary":
                         await opine(outcome, behaviours.get(stage.percent, HEALTHY))
             await asyncio.sleep(pace_s)
+
+    async def attest(log: RunLog, run):
+        done = {r.event.attests for r in run.log if isinstance(r.event, VerdictAttested)}
+        for record in run.log:
+            verdict = record.event
+            if not isinstance(verdict, StageJudged) or verdict.verdict != "passed":
+                continue
+            if record.id not in done:
+                fact = VerdictAttested(
+                    adapter_id=verdict.adapter_id,
+                    deployment=verdict.deployment,
+                    name="G8" if verdict.stage == "shadow" else f"G9-{verdict.percent}%",
+                    index=len(done),
+                    attests=record.id,
+                    attestation=digest_of(b"x"),
+                    payload=digest_of(b"x"),
+                )
+                run = await log.append(ref, fact, cause=record.id, reopen=True)
+                done.add(record.id)
+        return run
 
     async def opine(outcome, behaviour) -> None:
         for opinion in simulated.feedback(outcome, behaviour):

@@ -15,6 +15,7 @@ import pytest
 
 from benchmarks.candidates import HEALTHY, Candidate, injected
 from benchmarks.rollouts import world
+from services.registry.app import create_app as create_registry
 from services.rollout.app import create_app
 
 CHOSEN = ("schema-shadow", "quality-canary", "safety-canary-0", "refusals-canary")
@@ -31,7 +32,11 @@ def test_twenty_regressions_of_nine_kinds_are_injected() -> None:
 async def test_regressions_are_rolled_back_in_time_and_healthy_candidates_serve(tmp_path) -> None:
     harmful = [one for one in injected() if one.name in CHOSEN]
     good = [Candidate(name=f"healthy-{i}", behaviour=HEALTHY, seed=90 + i) for i in range(2)]
-    async with world(tmp_path) as made, create_app(made.settings).running():
+    async with (
+        world(tmp_path) as made,
+        create_registry(made.settings).running(),
+        create_app(made.settings).running(),
+    ):
         await asyncio.gather(*(made.roll_out(one) for one in (*harmful, *good)))
         for one in harmful:
             assert one.in_time, one.line
@@ -62,7 +67,7 @@ async def test_a_rollback_comes_in_time_although_rollout_is_killed_when_the_harm
     tmp_path,
 ) -> None:
     (one,) = (replace(c) for c in injected() if c.name == "quality-canary")
-    async with world(tmp_path) as made:
+    async with world(tmp_path) as made, create_registry(made.settings).running():
         async with rollout_process(made) as first:
             rolling = asyncio.create_task(made.roll_out(one))
             while not one.harming:

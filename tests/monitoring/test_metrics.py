@@ -188,6 +188,19 @@ def test_perplexity_beyond_one_and_a_half_times_the_beginnings_fires() -> None:
 
 
 @pytest.mark.req("M15")
+def test_requests_that_surprise_the_base_are_drift_whatever_the_answers_say() -> None:
+    began = many(50, prompt_logprob=-99.0)  # of 100 tokens: one nat each but for the first
+    near, far = (
+        [outcome(i, at=25 * HOUR_S + i, prompt_logprob=p) for i in range(500, 550)]
+        for p in (-139.0, -140.0)
+    )
+    assert notices([*began, *near]) == []
+    assert [(notice.alert.kind, notice.alert.state) for notice in notices([*began, *far])] == [
+        ("prompts", "firing")
+    ]
+
+
+@pytest.mark.req("M15")
 def test_requests_far_from_the_dev_set_are_drift_of_their_own_beside_perplexitys() -> None:
     assert notices(many(50, semantic_distance=1.5)) == []
     assert notices(many(49, semantic_distance=3.0)) == []

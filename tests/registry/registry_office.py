@@ -48,8 +48,14 @@ class Office:
         run = self.gated(seed=seed)
         registered = self.registry.register(run)
         assert isinstance(registered, CandidateRegistered), registered
-        rollout = rollout_events(registered.adapter_id, replaced=replaced)
-        return self.follow(run, registered, *rollout)
+        run = self.attested(self.follow(run, registered))
+        for event in rollout_events(registered.adapter_id, replaced=replaced):
+            run = self.attested(self.follow(run, event))
+        return run
+
+    def attested(self, run: Run) -> Run:
+        """The run once the registry has signed what was judged."""
+        return self.follow(run, *self.registry.attest(run))
 
     def promoted(self, folder: Path) -> AdapterPromoted:
         fact = self.registry.promote(self.completed())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from dataclasses import replace
 from itertools import islice
@@ -18,6 +19,9 @@ from tests.rollout.traffic import (
     Behaviour,
     canary_traffic,
     shadow_traffic,
+)
+from tests.rollout.traffic import (
+    outcome as made,
 )
 
 LIMITS = Limits(
@@ -181,3 +185,27 @@ def test_judging_one_outcome_at_a_time_equals_judging_the_whole_window() -> None
         if window.outcomes == n:
             break
     assert conclude(window, LIMITS) == verdict
+
+
+@pytest.mark.req("G9")
+def test_a_machine_that_stalls_is_not_a_candidate_that_is_slow() -> None:
+    """What is in flight during a stall ends late together: one observation, not forty."""
+    window = window_of(
+        islice(canary_traffic(HEALTHY, seed=4), 120), stage="canary", adapter_id=ADAPTER
+    )
+
+    def slow(number: int, at: float) -> None:
+        window.add(
+            made(f"slow-{number}", "canary", HEALTHY, random.Random(number), at=at).model_copy(
+                update={"latency_ms": 3000 + number}
+            )
+        )
+
+    for number in range(40):
+        slow(number, 123.0)
+    assert (window.latency.over, alarm(window, LIMITS)) == (1, None)
+    slow(40, 124.5)  # it began during the stall
+    assert window.latency.over == 1
+    for number in range(41, 81):
+        slow(number, 5.0 * number)
+    assert "took more than 3 times" in alarm(window, LIMITS).summary

@@ -19,7 +19,7 @@ from contracts.job import (
     Provenance,
     RolloutPolicy,
 )
-from contracts.registry import AdapterPromoted, CandidateRegistered
+from contracts.registry import AdapterPromoted, CandidateRegistered, VerdictAttested
 from contracts.rollout import RolledBack, RolloutCompleted, RolloutHeld, StageJudged, StageStarted
 from contracts.run import Run, fold
 from contracts.subjects import RunRef
@@ -144,3 +144,41 @@ def test_the_newest_promoted_adapter_is_what_a_rollback_returns_to() -> None:
     assert ladder.incumbent(runs, "another") == "base"
     assert ladder.occupant(runs, "assistant", but=RunRef("acme", "next")) == RunRef("acme", "now")
     assert ladder.occupant(runs, "assistant", but=RunRef("acme", "now")) is None
+
+
+def attested(name: str, verdict: str) -> VerdictAttested:
+    x = digest_of(b"x")
+    return VerdictAttested(**ABOUT, name=name, index=0, attests=verdict, attestation=x, payload=x)
+
+
+SHADOW = StageStarted(**ABOUT, stage="shadow", percent=0, since=0)
+
+
+def shadow_judged(verdict: str) -> StageJudged:
+    return StageJudged(**ABOUT, stage="shadow", percent=0, verdict=verdict, summary="")
+
+
+@pytest.mark.req("R4")
+def test_a_pass_waits_for_its_attestation_and_nothing_else_does() -> None:
+    passed = run_of(SHADOW, shadow_judged("passed"), attested("G8", "r1-4"))
+    judged, signed = passed.log[-2:]
+    assert ladder.awaited(passed, judged) is None
+    assert ladder.awaited(passed, signed) == judged
+    gate = run_of(SHADOW, shadow_judged("passed"), attested("G2", "another"))
+    assert ladder.awaited(gate, gate.log[-1]) is None
+    for verdict in ("failed", "inconclusive"):
+        doubtful = run_of(SHADOW, shadow_judged(verdict), attested("G8", "r1-4"))
+        judged, signed = doubtful.log[-2:]
+        assert ladder.awaited(doubtful, judged) == judged
+        assert ladder.awaited(doubtful, signed) is None
+    later = run_of(SHADOW, shadow_judged("passed"), attested("G8", "r1-4"), SHADOW)
+    assert ladder.awaited(later, later.log[-2]) is None  # the next stage has begun
+
+
+def test_an_approval_waits_for_the_attestation_of_the_pass_it_builds_on() -> None:
+    held = run_of(SHADOW, shadow_judged("passed"), HELD)
+    assert ladder.unsigned_pass(held)
+    signed = run_of(SHADOW, shadow_judged("passed"), HELD, attested("G8", "r1-4"))
+    assert not ladder.unsigned_pass(signed)
+    assert not ladder.unsigned_pass(run_of(SHADOW, shadow_judged("inconclusive"), HELD))
+    assert not ladder.unsigned_pass(run_of(SHADOW, HELD))

@@ -9,8 +9,10 @@ import pytest
 
 from contracts.base import digest_of
 from services.serving.directory import Directory
+from services.serving.engine.port import GenerationRequest, PromptScored
 from services.serving.envelope import Envelope, Gauge, texts_of
 from services.serving.http.app import create_app
+from services.serving.prompts import PromptScorer
 from shared.errors import ArtifactMissing
 from shared.similarity.adapters.minilm import MiniLm, available
 from shared.similarity.plain import HashedWords
@@ -172,7 +174,7 @@ async def test_a_missing_artifact_is_asked_for_once() -> None:
 def test_the_api_says_what_a_user_asked_under_the_tenant_of_the_key(engine) -> None:
     from starlette.testclient import TestClient
 
-    heard: list[tuple[str, str, str]] = []
+    heard: list[tuple[object, ...]] = []
     app = create_app(
         engine=lambda: engine,
         directory=Directory(),
@@ -186,4 +188,29 @@ def test_the_api_says_what_a_user_asked_under_the_tenant_of_the_key(engine) -> N
         body = {"model": "base", "messages": turns, "max_tokens": 1}
         answer = client.post("/v1/chat/completions", json=body, headers={"X-Request-Id": "r1"})
     assert answer.status_code == 200
-    assert heard == [("acme", "r1", "Will it rain?")]
+    assert [one[:3] for one in heard] == [("acme", "r1", "Will it rain?")]
+    assert len(heard[0][3]) == answer.json()["usage"]["prompt_tokens"]
+
+
+@pytest.mark.req("M15")
+async def test_a_sampled_prompt_is_scored_by_the_frozen_base(engine) -> None:
+    clock = [0.0]
+    scorer = PromptScorer(lambda: engine, clock=lambda: clock[0])
+    sink, prompt = Outcomes(), tuple(range(5, 25))
+    made = Gauge(HashedWords(), lambda *_: DIGEST, lambda _: rows(DEV), sink, score=scorer.score)
+    async with made.running():
+        for number in range(2):  # both are measured; only one in ten seconds is scored
+            made._next = 0.0
+            made.hear("acme", f"r{number}", LIKE[0], prompt)
+            await made.emit(outcome(number))
+        found = await arrived(sink, 2)
+    asked = GenerationRequest(prompt=prompt, max_tokens=0, prompt_logprobs=0)
+    events = [event async for event in await engine.submit(asked)]
+    truth = sum(t.logprob for e in events if isinstance(e, PromptScored) for t in e.tokens if t)
+    assert found["r0"].prompt_logprob == pytest.approx(truth)
+    assert truth < -1
+    assert found["r1"].prompt_logprob is None
+    assert found["r1"].semantic_distance is not None
+    clock[0] = 10.0
+    assert await scorer.score(prompt) == pytest.approx(truth)
+    assert await PromptScorer(lambda: None).score(prompt) is None

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from contracts.base import Event
+from contracts.base import Event, digest_of
+from contracts.card import ATTESTATION_TYPE
 from contracts.envelope import Recorded
-from contracts.registry import AdapterPromoted
-from contracts.rollout import RolledBack, RolloutCompleted, StageJudged, StageStarted
+from contracts.registry import AdapterPromoted, VerdictAttested
+from contracts.rollout import RolledBack, RolloutCompleted, StageStarted
 from contracts.subjects import RunRef
 from services.serving.directory import PROMOTED_WITHIN_S, Directory, UnknownModel
 from services.serving.trust import Trust
 from shared.artifacts import Tree
 from shared.bundles import layout
 from shared.errors import SluiceError
-from shared.signing import SigningKey
-from shared.testing.runs import REF, recorded_log
+from shared.signing import SigningKey, open_envelope, sign
+from shared.testing.runs import REF, recorded_log, rollout_events
 from tests.registry.registry_office import Office, open_office
 
 
@@ -103,7 +105,8 @@ def test_without_its_promotion_a_completed_rollout_serves_nobody(office, log) ->
 @pytest.mark.req("R4")
 @pytest.mark.parametrize("percent", [0, 1, 10, 50])
 def test_a_rung_is_not_reached_over_a_missing_verdict(office, log, percent) -> None:
-    skipped = without(log, StageJudged, percent=percent)
+    name = f"G9-{percent}%" if percent else "G8"
+    skipped = without(log, VerdictAttested, name=name)
     started = next(
         i
         for i, record in enumerate(skipped)
@@ -117,14 +120,45 @@ def test_a_rung_is_not_reached_over_a_missing_verdict(office, log, percent) -> N
 
 
 @pytest.mark.req("R4")
-def test_a_stage_that_failed_opens_no_way_up(office, log) -> None:
-    failed = [
-        replace(record, event=record.event.model_copy(update={"verdict": "failed"}))
-        if isinstance(record.event, StageJudged) and record.event.percent == 0
-        else record
-        for record in log[:-1]
-    ]
-    assert answers(routed(office, failed, after_s=0)) == BASE
+def test_a_stage_that_failed_opens_no_way_up(office) -> None:
+    run = office.gated(seed=3)
+    run = office.attested(office.follow(run, office.registry.register(run)))
+    adapter_id = run.registered.adapter_id
+    shadow, judged, canary, *_ = rollout_events(adapter_id)
+    for verdict in ("failed", "passed"):
+        judged = judged.model_copy(update={"verdict": verdict})
+        tried = office.follow(office.attested(office.follow(run, shadow, judged)), canary)
+        found = routed(office, tried.log, after_s=0).deployment("acme", "assistant")
+        assert found.mode == ("canary" if verdict == "passed" else "shadow")
+
+
+@pytest.mark.req("R4")
+@pytest.mark.parametrize("how", ["unsigned", "of another key", "of another card", "twice"])
+def test_a_verdict_counts_only_with_its_attestation(office, log, how, tmp_path) -> None:
+    """A pass that somebody wrote into the log opens nothing."""
+    place = next(i for i, r in enumerate(log) if getattr(r.event, "name", "") == "G8")
+    fact = log[place].event
+    envelope = json.loads(office.artifacts.get(fact.attestation))
+    match how:
+        case "unsigned":
+            forged = json.dumps({**envelope, "signatures": []}).encode()
+        case "of another key":
+            statement = open_envelope(office.artifacts.get(fact.attestation), [office.key.public])
+            forged = sign(
+                ATTESTATION_TYPE, statement.predicate, statement.subjects, SigningKey.generate()
+            )
+        case "of another card":
+            statement = open_envelope(office.artifacts.get(fact.attestation), [office.key.public])
+            other = {**statement.predicate, "card": digest_of(b"another")}
+            forged = sign(ATTESTATION_TYPE, other, statement.subjects, office.key)
+        case _:
+            forged = office.artifacts.get(log[place - 3].event.attestation)
+    lie = fact.model_copy(update={"attestation": office.artifacts.put(forged)})
+    records = [replace(r, event=lie) if i == place else r for i, r in enumerate(log[: place + 2])]
+    assert isinstance(records[-1].event, StageStarted)
+    before = routed(office, log[:place], after_s=0).deployment("acme", "assistant")
+    after = routed(office, records, after_s=0).deployment("acme", "assistant")
+    assert (before.mode, after.mode, after.percent) == ("shadow", "shadow", 0)
 
 
 @pytest.mark.req("R4")

@@ -18,7 +18,7 @@ def card(
     tenant: Tenant = DEFAULT_TENANT,
     json: Json = False,
 ) -> None:
-    """Fetch what a run signed: its promoted bundle, certificate or candidate card."""
+    """Fetch what a run signed: its promoted bundle, certificate, or candidate so far."""
     from services.cli.deliverable import deliver, deliverable
     from services.cli.reading import load_run
     from services.cli.reporting import emit
@@ -28,9 +28,10 @@ def card(
     ref = run_ref(run, tenant)
 
     async def work(opened: Session) -> None:
-        found = deliverable(await load_run(opened, ref))
+        store = ArtifactStore(opened.settings.artifacts_url)
+        found = deliverable(await load_run(opened, ref), store)
         folder = out or Path(found.name)
-        files = deliver(found, ArtifactStore(opened.settings.artifacts_url), folder)
+        files = deliver(found, store, folder)
         if json:
             emit(
                 {
@@ -47,7 +48,7 @@ def card(
         print(f"{found.kind} {found.name} in {folder}:")
         for name in files:
             print(f"  {name}")
-        if found.kind == "bundle":
+        if found.kind != "certificate":
             print(f"verify it with: sluice verify {folder} --key PUBLIC_KEY")
 
     perform(work)

@@ -49,6 +49,8 @@ def verify(
                 "ok": found.ok,
                 "state": found.state,
                 "adapter_id": found.adapter_id,
+                "reached": list(found.reached),
+                "missing": list(found.missing),
                 "links": [
                     {"name": link.name, "ok": link.ok, "reason": link.reason}
                     for link in found.links
@@ -62,5 +64,8 @@ def verify(
             )
         name = found.adapter_id or path.name
         print(f"{name}: {found.state if found.ok else 'does not verify'}")
+        if found.state == "candidate":
+            print(f"attested: {', '.join(found.reached) or 'nothing yet'}")
+            print(f"not yet: {', '.join((*found.missing, 'promotion'))}")
     if not found.ok:
         raise typer.Exit(1)

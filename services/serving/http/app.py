@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -69,13 +69,13 @@ def create_app(
     sink: OutcomeSink,
     folders: AdapterFolders,
     catch_up: Callable[[], Awaitable[None]] | None = None,
-    hear: Callable[[str, str, str], None] | None = None,
+    hear: Callable[[str, str, str, Sequence[int]], None] | None = None,
 ) -> FastAPI:
     """The application. `engine()` is None until the model is loaded.
 
     `catch_up` brings the directory to the end of the run log; an unknown model is looked up once
     more after it, so whoever has read a fact may act on it here at once. `hear` is told tenant,
-    request id and what the user asks.
+    request id, what the user asks, and the prompt's tokens.
     """
     app = FastAPI(title="Sluiceway serving", docs_url=None, redoc_url=None)
     errors.install(app)
@@ -163,7 +163,8 @@ def create_app(
         if body.stream and len(asks) > 1:
             raise _cannot_stream("only one answer can stream")
         if hear is not None:
-            hear(who.caller.tenant, ask.id, asked_of(body.messages))
+            asked = asked_of(body.messages)
+            hear(who.caller.tenant, ask.id, asked, ask.generation.prompt)
         answers = await asyncio.gather(*(execution.begin(ask, chosen) for ask in asks))
         head = Head("chat.completion", "chatcmpl-" + who.id, body.model, answers[0].model, who.id)
         if body.stream:

@@ -1,0 +1,1 @@
+"""Facts in words, one module for each service whose facts fill one."""
