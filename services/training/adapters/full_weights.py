@@ -23,6 +23,7 @@ from services.training.adapters.likelihood import Start, rank_of
 from services.training.adapters.methods.lora import lora_config
 from services.training.adapters.session import Session
 from services.training.adapters.sft import CompletionTrainer
+from services.training.adapters.sharding import gathered
 
 _SPARE = 16
 """Directions looked at beyond r, and `_PASSES` over the change, by which a random start finds the
@@ -56,7 +57,7 @@ class EveryWeight:
         whole = kept = 0.0
         for name in _adapted(session, trainer.network):
             layer = served.get_submodule(f"base_model.model.{name}")
-            trained = whole(trainer.network.get_submodule(name).weight.data)
+            trained = gathered(trainer.network.get_submodule(name).weight.data)
             change = trained - layer.base_layer.weight.data
             a, b = nearest_product(change, lora.r, seed=session.plan.recipe.train.seed)
             layer.lora_A["default"].weight.data.copy_(a)
