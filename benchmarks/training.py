@@ -7,7 +7,7 @@ the same first A, with the same LoRA, learning rate, schedule, batch and number 
 - *ours*: the training service's own trainer.
 - *plain*: `SFTTrainer` as its documentation begins with it: a dataset of `prompt` and `completion`,
   and every setting that was not just named at TRL's default.
-- *plain, our batches*: the same, but that it takes the rows in our order. It differs from ours by
+- *reordered*: plain, but that it takes the rows in our order. It differs from ours by
   the code alone, so its loss decides whether the code learns the same (`SAME_TOLERANCE`). Ours over
   plain differs by the order too, as one seed differs from another (`LOSS_TOLERANCE`).
 
@@ -42,7 +42,7 @@ LOSS_TOLERANCE = 0.05
 HELD_OUT = 24
 HELD_OUT_SEED = 1_000
 WORDS = ("river", "stone", "letter", "market", "winter", "garden", "signal", "paper", "window")
-OURS, PLAIN, SAME = SIDES = ("ours", "plain", "plain, our batches")
+OURS, PLAIN, SAME = SIDES = ("ours", "plain", "reordered")
 RATE, RANK, ALPHA = 5e-4, 16, 32
 Found = dict[str, float]
 
@@ -57,6 +57,7 @@ def main() -> int:
     parser.add_argument("--words", type=int, default=120, help="of the longest prompt")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--against", choices=SIDES[1:], nargs="+", default=SIDES[1:])
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     given = parser.parse_args()
     model = given.model or _first(given.home)
@@ -66,9 +67,9 @@ def main() -> int:
     if given.side:
         _child(given.side, model, given)
         return 0
-    found: dict[str, list[Found]] = {side: [] for side in SIDES}
+    found: dict[str, list[Found]] = {side: [] for side in (OURS, *given.against)}
     for seed in given.seeds:
-        for side in SIDES:
+        for side in found:
             found[side].append(_measure(side, model, given, seed))
             print(f"{side}, seed {seed}: {json.dumps(found[side][-1])}", file=sys.stderr)
     return 0 if _print(found, given) else 1
@@ -89,7 +90,7 @@ def _print(found: dict[str, list[Found]], given: argparse.Namespace) -> bool:
             f"| {side} | {row['tokens_per_s']:.0f} | {row['tokens_per_cpu_s']:.0f} "
             f"| {losses} | {row['peak'] / 1024**3:.2f} GiB |"
         )
-    for other in (PLAIN, SAME):
+    for other in given.against:
         ratio = {name: means[OURS][name] / means[other][name] for name in means[OURS]}
         print(
             f"| ours over {other} | {ratio['tokens_per_s']:.2f} × "
@@ -97,18 +98,18 @@ def _print(found: dict[str, list[Found]], given: argparse.Namespace) -> bool:
         )
     before = means[OURS]["loss_before"]
     print(f"held-out loss of the base: {before:.4f}")
-    ours, plain = means[OURS], means[PLAIN]
-    goals = {
-        f"tokens/s of ours at least {GOAL} × plain": ours["tokens_per_s"]
-        >= GOAL * plain["tokens_per_s"],
-        "peak memory of ours no higher than plain": ours["peak"] <= plain["peak"],
-        f"loss within {SAME_TOLERANCE:.0%} of plain on our batches, each seed": all(
-            abs(a["loss"] / b["loss"] - 1) <= SAME_TOLERANCE
-            for a, b in zip(found[OURS], found[SAME], strict=True)
-        ),
-        f"mean loss within {LOSS_TOLERANCE:.0%} of plain": abs(ours["loss"] / plain["loss"] - 1)
-        <= LOSS_TOLERANCE,
-    }
+    goals: dict[str, bool] = {}
+    ours = means[OURS]
+    if (plain := means.get(PLAIN)) is not None:
+        faster = ours["tokens_per_s"] >= GOAL * plain["tokens_per_s"]
+        goals[f"tokens/s of ours at least {GOAL} × plain"] = faster
+        goals["peak memory of ours no higher than plain"] = ours["peak"] <= plain["peak"]
+        apart = abs(ours["loss"] / plain["loss"] - 1)
+        goals[f"mean loss within {LOSS_TOLERANCE:.0%} of plain"] = apart <= LOSS_TOLERANCE
+    if SAME in found:
+        pairs = zip(found[OURS], found[SAME], strict=True)
+        apart = max(abs(a["loss"] / b["loss"] - 1) for a, b in pairs)
+        goals[f"loss within {SAME_TOLERANCE:.0%} of reordered, each seed"] = apart <= SAME_TOLERANCE
     for goal, met in goals.items():
         print(f"{'met ' if met else 'MISSED'} {goal}")
     return all(goals.values())

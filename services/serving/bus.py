@@ -35,6 +35,8 @@ ALL_FACTS = f"{subjects.PREFIX}.run.>"
 OUTCOMES_IN_FLIGHT = 10_000
 PUBLISHED_AT_ONCE = 32
 """The broker syncs each outcome to disk: one at a time would wait for it each time."""
+SAY_EVERY = 1000
+"""Dropped outcomes for a line of the log."""
 CAUGHT_UP_WITHIN_S = 5.0
 READS_ARTIFACTS = (CandidateRegistered, VerdictAttested, AdapterPromoted)
 UNOBSERVED = {BASE, "evaluation", "direct"}
@@ -156,7 +158,8 @@ class TelemetrySink:
             self._queue.put_nowait(signal)
         except asyncio.QueueFull:
             self.dropped += 1
-            log.error("telemetry is behind: %d outcomes dropped", self.dropped)
+            if self.dropped % SAY_EVERY == 1:
+                log.error("telemetry is behind: %d outcomes dropped", self.dropped)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from accelerate.commands.config.config_args import load_config_from_file
 
 from services.training.adapters.supervisor import ROOT
 from services.training.plan import PLAN_FILE
@@ -117,3 +118,17 @@ def test_the_trainer_shards_every_weight_resumes_and_loses_what_one_process_lose
         assert result.validation_loss == pytest.approx(results[0].validation_loss, rel=1e-2)
         assert result.metrics == pytest.approx(results[0].metrics, rel=1e-2)
     assert (work / "adapter" / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.req("T6")
+@pytest.mark.parametrize(
+    ("name", "kind"), [("multi-node", "MULTI_GPU"), ("multi-node-sharded", "FSDP")]
+)
+def test_accelerate_reads_the_configuration_for_several_machines(name, kind):
+    config = load_config_from_file(str(ROOT / "deploy" / "training" / f"{name}.yaml"))
+    assert config.distributed_type == kind
+    assert config.num_processes % config.num_machines == 0
+    asked = {key.upper(): str(value) for key, value in config.fsdp_config.items()}
+    if kind == "FSDP":  # what two processes were shown with above
+        assert asked.items() >= {k: v for k, v in SHARDED.items() if k in asked}.items()
+        assert asked.keys() >= SHARDED.keys() - {"ACCELERATE_USE_FSDP"}

@@ -23,7 +23,7 @@ from services.training.adapters.likelihood import Start, rank_of
 from services.training.adapters.methods.lora import lora_config
 from services.training.adapters.session import Session
 from services.training.adapters.sft import CompletionTrainer
-from services.training.adapters.sharding import whole
+from services.training.adapters.sharding import gathered
 
 _SPARE = 16
 """Directions looked at beyond r, and `_PASSES` over the change, by which a random start finds the
@@ -54,17 +54,17 @@ class EveryWeight:
         add_fused_lm_head(base)
         add_completion_head(base)
         served: Any = get_peft_model(base, lora_config(lora))
-        all_of_it = kept = 0.0
+        whole = kept = 0.0
         for name in _adapted(session, trainer.network):
             layer = served.get_submodule(f"base_model.model.{name}")
-            trained = whole(trainer.network.get_submodule(name).weight.data)
+            trained = gathered(trainer.network.get_submodule(name).weight.data)
             change = trained - layer.base_layer.weight.data
             a, b = nearest_product(change, lora.r, seed=session.plan.recipe.train.seed)
             layer.lora_A["default"].weight.data.copy_(a)
             layer.lora_B["default"].weight.data.copy_(b / layer.scaling["default"])
-            all_of_it += float(change.double().square().sum())
+            whole += float(change.double().square().sum())
             kept += float((b @ a).double().square().sum())
-        return served, {"change_kept": kept / all_of_it if all_of_it else 1.0}
+        return served, {"change_kept": kept / whole if whole else 1.0}
 
 
 def nearest_product(change: Tensor, rank: int, *, seed: int) -> tuple[Tensor, Tensor]:

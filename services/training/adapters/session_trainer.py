@@ -30,7 +30,7 @@ from services.training.adapters.channel import peak_memory_bytes
 from services.training.adapters.checkpoints import newest_sealed, prune, seal, step_of
 from services.training.adapters.completion_head import add_completion_head
 from services.training.adapters.session import Cancelled, Session
-from services.training.adapters.sharding import load_whole, shard_on_cpus, whole
+from services.training.adapters.sharding import gathered, load_whole, shard_on_cpus
 from services.training.bucketing import bucketed_order
 from services.training.health import RunHealth, RunStopped
 from services.training.plan import TrainerPlan, learning_rate_share
@@ -222,7 +222,7 @@ class SessionTrainer(Trainer):
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[no-untyped-call]
-        norm = whole(norm)
+        norm = gathered(norm)
         self._health.check_gradient(self.state.global_step + 1, float(norm))
         return norm
 

@@ -31,7 +31,7 @@ def shard_on_cpus(accelerator: Any) -> None:
     accelerator.state.fsdp_plugin = plugin
 
 
-def whole(tensor: Any) -> torch.Tensor:
+def gathered(tensor: Any) -> torch.Tensor:
     """All of a tensor, of which this process may hold a part. All processes must ask."""
     found: torch.Tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
     return found

@@ -103,6 +103,7 @@ def _prepare_libraries(plan: TrainerPlan) -> None:
 
     torch.set_num_threads(plan.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.manual_seed(plan.recipe.train.seed)  # the first A
 
 
 def _failure(session: Session, error: Exception) -> TrainFailure:
