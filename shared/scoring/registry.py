@@ -10,7 +10,6 @@ from contracts.job import Behaviour
 from shared.errors import InvalidInput
 from shared.scoring.program import python_tests, sql_query
 from shared.scoring.reasoned import of_final_answer
-from shared.scoring.rubric import RubricJudge
 from shared.scoring.score import Scorer, is_declared
 from shared.scoring.text import exact_match, json_schema, regex
 from shared.scoring.tool_call import tool_call
@@ -19,6 +18,8 @@ from shared.scoring.tool_call import tool_call
 def _rubric(behaviour: Behaviour) -> Scorer:
     if behaviour.rubric is None:  # the contract does not let this pass
         raise _unknown(behaviour, "a rubric in behaviour.rubric")
+    from shared.scoring.rubric import RubricJudge  # loads an HTTP client: only for who asks
+
     return RubricJudge(behaviour.rubric)
 
 

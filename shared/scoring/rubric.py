@@ -142,7 +142,7 @@ class RubricJudge:
             base_url=judge.url, api_key=key or "unused", timeout=120.0, max_retries=5
         ) as client:
             try:
-                completion = client.chat.completions.create(**request)
+                completion: Any = client.chat.completions.create(**request)
             except openai.APIStatusError as error:
                 if error.status_code in (408, 409, 429) or error.status_code >= 500:
                     raise PeerUnavailable(f"the judge {judge.model} does not answer") from error

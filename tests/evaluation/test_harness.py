@@ -179,7 +179,7 @@ async def test_a_task_of_the_operators_own_is_run_through_our_serving_as_the_pol
     base = build_tiny_llama(tmp_path / "base")
     engine = LlamaEngine(base, EngineConfig(slots=8, threads=1))
     policy = GeneralSuite(tasks=("own_pets", "sluice_basics"), limit=4)
-    with Server(engine, {}.__getitem__) as server:
+    with Server(engine, dict[str, Path]().__getitem__) as server:
         subject = Subject(
             url=f"{server.url}/v1",
             key="sk-service.acme",
