@@ -31,8 +31,9 @@ class StoredMeanings:
         db.execute("CREATE INDEX IF NOT EXISTS meanings_by_group ON meanings (apart, place)")
 
     def closest(self, apart: str, vectors: np.ndarray, threshold: float) -> list[Near]:
-        """For each vector, [queries, width], the nearest of its group at or above `threshold`, the
-        earlier of two.
+        """For each vector, [queries, width], the nearest of its group, the earlier of two.
+
+        None where none reaches `threshold`.
         """
         best: list[Near] = [None] * len(vectors)
         query = "SELECT keys, vectors FROM meanings WHERE apart = ? ORDER BY place"

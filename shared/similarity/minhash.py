@@ -80,7 +80,8 @@ class NearDuplicates:
         groups = np.frombuffer(b"".join(map(_group, aparts)), dtype=np.uint64)
         mixed ^= groups[:, None]
         mixed = (mixed + np.arange(self._bands, dtype=np.uint64)) * _ODD[-1]
-        return (mixed ^ (mixed >> np.uint64(29))).view(np.int64)
+        found: np.ndarray = (mixed ^ (mixed >> np.uint64(29))).view(np.int64)
+        return found
 
     def find(self, text: str, apart: str = "") -> tuple[str, float] | None:
         """The key and Jaccard similarity of the closest indexed text, or None."""
