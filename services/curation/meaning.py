@@ -14,6 +14,7 @@ import numpy as np
 
 from contracts.data import Row
 from services.curation.rows import Stage, Tally, TracedRow, content_text, request_text
+from services.curation.vectors import Near, StoredMeanings
 from shared.similarity.meaning import Embedder, Meanings
 from shared.similarity.text import numbers
 
@@ -42,31 +43,55 @@ def paraphrase_sweep(
     return Stage("paraphrases", apply)
 
 
-def semantic_duplicates(db: sqlite3.Connection, embedder: Embedder, threshold: float) -> Stage:
+def semantic_duplicates(
+    db: sqlite3.Connection,
+    embedder: Embedder,
+    threshold: float,
+    stored: StoredMeanings | None = None,
+) -> Stage:
     """Drop rows that say, in other words, what an earlier row says.
 
-    The vectors of the rows that stay are kept in `db`, and in memory while the stage works: the
-    search is exact, and looks at all of them.
+    The vectors of the rows that stay are in `db` (`stored` says how): a batch is compared with all
+    of them, block by block, and then its rows with each other in their order.
     """
-    db.execute("CREATE TABLE IF NOT EXISTS meanings (apart TEXT, key TEXT, vector BLOB)")
-    alike: dict[str, Meanings] = {}
-    for apart, key, vector in db.execute("SELECT * FROM meanings ORDER BY rowid"):
-        alike.setdefault(apart, Meanings()).add(key, np.frombuffer(vector, np.float32))
+    index = StoredMeanings(db) if stored is None else stored
 
     def apply(rows: Iterable[TracedRow], tally: Tally) -> Iterator[TracedRow]:
-        for traced, text, vector in _embedded(rows, embedder, content_text):
-            apart = f"{traced.row.desirable} {' '.join(numbers(text))}"
-            index = alike.setdefault(apart, Meanings())
-            found = index.closest(vector, threshold)
-            if found is None:
-                index.add(traced.row.id, vector)
-                kept = apart, traced.row.id, vector.astype(np.float32).tobytes()
-                db.execute("INSERT INTO meanings VALUES (?, ?, ?)", kept)
-                yield traced
-            else:
-                tally.drop(traced, "same_meaning", f"of {found[0]} (cosine {found[1]:.2f})")
+        stream = iter(rows)
+        while batch := list(islice(stream, _BATCH)):
+            found = _nearest(batch, embedder, threshold, index)
+            for traced, near in zip(batch, found, strict=True):
+                if near is None:
+                    yield traced
+                else:
+                    tally.drop(traced, "same_meaning", f"of {near[0]} (cosine {near[1]:.2f})")
 
     return Stage("semantic_duplicates", apply)
+
+
+def _nearest(
+    batch: Sequence[TracedRow], embedder: Embedder, threshold: float, index: StoredMeanings
+) -> list[Near]:
+    """What each row of a batch repeats; rows that repeat nothing are in the index afterwards."""
+    texts = [content_text(traced.row) for traced in batch]
+    vectors = embedder.embed(texts)
+    groups: dict[str, list[int]] = {}
+    for place, (traced, text) in enumerate(zip(batch, texts, strict=True)):
+        groups.setdefault(f"{traced.row.desirable} {' '.join(numbers(text))}", []).append(place)
+    found: list[Near] = [None] * len(batch)
+    for apart, places in groups.items():
+        stored = index.closest(apart, vectors[places], threshold)
+        fresh, kept = Meanings(), []
+        for place, before in zip(places, stored, strict=True):
+            beside = fresh.closest(vectors[place], threshold)
+            near = beside if before is None or (beside and beside[1] > before[1]) else before
+            found[place] = near
+            if near is None:
+                fresh.add(batch[place].row.id, vectors[place])
+                kept.append(place)
+        if kept:
+            index.add(apart, [batch[place].row.id for place in kept], vectors[kept])
+    return found
 
 
 def _indexed(items: Sequence[Row], embedder: Embedder) -> dict[tuple[str, ...], Meanings]:

@@ -52,7 +52,7 @@ from shared.errors import InvalidInput, Misconfigured
 from shared.similarity.meaning import Embedder
 from shared.similarity.minhash import NearDuplicates
 
-VERSION = 2
+VERSION = 3
 """Of what the stages do; a folder of another version is not resumed."""
 SIFT, UNLIKE = "sift", "unlike"
 HaltReason = Literal["licence", "unreadable", "too_few_rows", "volatile_facts"]

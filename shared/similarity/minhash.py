@@ -16,7 +16,6 @@ import zlib
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import rensa
 
 from shared.similarity.text import normal_form, shingle_set
@@ -81,8 +80,8 @@ class NearDuplicates:
         groups = np.frombuffer(b"".join(map(_group, aparts)), dtype=np.uint64)
         mixed ^= groups[:, None]
         mixed = (mixed + np.arange(self._bands, dtype=np.uint64)) * _ODD[-1]
-        keys: npt.NDArray[np.int64] = (mixed ^ (mixed >> np.uint64(29))).view(np.int64)
-        return keys
+        found: np.ndarray = (mixed ^ (mixed >> np.uint64(29))).view(np.int64)
+        return found
 
     def find(self, text: str, apart: str = "") -> tuple[str, float] | None:
         """The key and Jaccard similarity of the closest indexed text, or None."""

@@ -1,8 +1,16 @@
 """Duplicates and leaks that no shingle sees, with the packaged embedding model."""
 
+import sqlite3
+import tracemalloc
+from zlib import crc32
+
 import numpy as np
 import pytest
 
+from contracts.data import parse_row
+from services.curation.meaning import semantic_duplicates
+from services.curation.rows import Tally, TracedRow, content_text
+from services.curation.vectors import StoredMeanings
 from shared.errors import Misconfigured
 from shared.similarity.adapters.minilm import MiniLm, available
 from shared.similarity.meaning import Meanings
@@ -86,3 +94,71 @@ def test_the_index_finds_what_a_search_of_all_finds():
         assert key == str(int(scores.argmax()))
         assert score == pytest.approx(float(scores.max()), abs=1e-5)
         assert index.closest(vector, 0.999) is None
+
+
+class Clusters:
+    """An embedder whose texts lie around the word they begin with."""
+
+    name = "clusters"
+
+    def embed(self, texts):
+        found = np.empty((len(texts), 64), dtype=np.float32)
+        for place, text in enumerate(texts):
+            word, _, rest = text.partition(" ")
+            near, own = (np.random.default_rng(crc32(t.encode())).normal(size=64)
+                         for t in (word, rest))  # fmt: skip
+            found[place] = near + 0.55 * own
+        return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+def rows_in_clusters(count):
+    words = [f"w{chr(97 + n % 26)}{chr(97 + n // 26)}" for n in range(150)]
+    texts = [
+        f"{words[n * 7 % len(words)]} said {chr(97 + n % 23) * (n % 31)}" for n in range(count)
+    ]
+    return [
+        TracedRow(parse_row(row(f"r{n}", text, "x")), "f", n, "sha256:" + "0" * 64, "positive")
+        for n, text in enumerate(texts, start=1)
+    ]
+
+
+@pytest.mark.req("C5")
+@pytest.mark.parametrize("block", [1, 7, 64, 4096])
+def test_vectors_on_disk_in_blocks_of_any_size_find_what_vectors_in_memory_found(block):
+    rows, index = rows_in_clusters(900), Meanings()
+    expected = {}
+    for traced, vector in zip(rows, Clusters().embed([content_text(t.row) for t in rows]),
+                              strict=True):  # fmt: skip
+        if found := index.closest(vector, 0.8):
+            expected[traced.row.id] = f"of {found[0]} (cosine {found[1]:.2f})"
+        else:
+            index.add(traced.row.id, vector)
+    assert 100 < len(expected) < 800
+    db = sqlite3.connect(":memory:")
+    tally = Tally("semantic_duplicates")
+    for start in range(0, len(rows), 300):  # shards: each begins with what is on disk
+        stage = semantic_duplicates(db, Clusters(), 0.8, StoredMeanings(db, block))
+        list(stage.apply(rows[start : start + 300], tally))
+    assert {fate.row.row.id: fate.detail for fate in tally.fates} == expected
+
+
+@pytest.mark.req("C5")
+def test_a_search_by_meaning_holds_a_block_in_memory_however_many_rows_there_are(tmp_path):
+    db = sqlite3.connect(tmp_path / "vectors", isolation_level=None)
+    index, random = StoredMeanings(db), np.random.default_rng(0)
+    many = [random.normal(size=(1024, 384)).astype(np.float32) for _ in range(2)]
+
+    def peak() -> int:
+        tracemalloc.start()
+        index.closest("g", many[0][:256], 0.9)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    for start in range(2):
+        index.add("g", [f"{start}.{n}" for n in range(1024)], many[start])
+    few = peak()
+    for start in range(2, 30):
+        index.add("g", [f"{start}.{n}" for n in range(1024)], many[start % 2])
+    assert db.execute("SELECT sum(length(vectors)) FROM meanings").fetchone()[0] > 45e6
+    assert peak() < 1.2 * few < 12e6

@@ -29,7 +29,9 @@ def test_the_labelled_set_has_more_than_three_hundred_strings_and_hidden_forms()
 
 
 def test_precision_and_recall_hold(detector):
-    for part, least in (("tune", 0.99), ("unseen", 0.95), ("fresh", 0.85), ("later", 0.60)):
+    for part, least in (
+        ("tune", 0.99), ("unseen", 0.95), ("fresh", 0.95), ("later", 0.95), ("last", 0.78),
+    ):  # fmt: skip
         recall, precision = totals(detector, part)
         assert recall >= least, part
         assert precision >= 0.98, part

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from services.curation.adapters.light_import import hidden
+from services.curation.named import NAMED
 from services.curation.phrased import PHRASED
 from services.curation.redaction import Span
 from services.curation.spelled import RULES, Rule, Rules
@@ -128,7 +129,7 @@ _TOKENS: tuple[Rule, ...] = (
         re.compile(r"(?<![\w%:\\.)])\\\\(?P<value>[A-Za-z][\w.-]+)\\(?!\\)"),
     ),
 )
-_WRITTEN = Rules((*_TOKENS, *RULES, *PHRASED))
+_WRITTEN = Rules((*_TOKENS, *RULES, *PHRASED, *NAMED))
 _NUMBERED = re.compile(
     r"(?:sections?|chapters?|clauses?|versions?|releases?|build|paragraphs?|figures?|\u00a7|\bv)"
     r"\s?$",
