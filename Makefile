@@ -57,8 +57,11 @@ bench: setup ## print the benchmark ratios (benchmarks/RESULTS.md says how to re
 preferences: assets ## DPO and KTO on SmolLM2: what changes on rows held out
 	$(BIN)/python benchmarks/preference.py --home $(HOME_)
 
+CHAOS := tests/chaos tests/sandbox tests/registry/test_bundles.py tests/integration/test_permissions.py \
+	tests/integration/test_traps.py::test_a_service_goes_on_after_the_broker_was_killed_and_came_back
+
 chaos: setup ## the long failure tests, with their seeds (SEED=N repeats one)
-	$(BIN)/python -m pytest tests/chaos --long -s $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m pytest $(CHAOS) --long -v -s -p no:randomly --durations=0 $(if $(SEED),--seed $(SEED))
 
 vllm: $(VLLM)/.ready ## create .venv-vllm, where SLUICE_SERVING_BACKEND=vllm finds vLLM for CPUs
 

@@ -26,8 +26,10 @@ has() { docker image inspect "$1" >/dev/null 2>&1; }
 if ! has sluiceway-postgres:local || ! has sluiceway-nats:local; then
     sh deploy/local-images.sh || unavailable "the base images cannot be built"
 fi
-docker build -q --network host --build-arg PYTHON_IMAGE=sluiceway-python:local \
-    --build-arg PIP_INDEX_URL="${PIP_INDEX_URL:-https://pypi.org/simple}" \
-    -f deploy/Dockerfile --target light -t sluiceway-light:local .
+for image in light ${MODELS:+models}; do # MODELS=1: the image with torch too, several GB
+    docker build -q --network host --build-arg PYTHON_IMAGE=sluiceway-python:local \
+        --build-arg PIP_INDEX_URL="${PIP_INDEX_URL:-https://pypi.org/simple}" \
+        -f deploy/Dockerfile --target "$image" -t "sluiceway-$image:local" .
+done
 TESTCONTAINERS_RYUK_DISABLED=true TESTCONTAINERS_HOST_OVERRIDE=127.0.0.1 \
     .venv/bin/python -m pytest tests/containers "$@"

@@ -28,7 +28,8 @@ from tests.e2e.stack import Stack
 IN_FLIGHT = 4
 LONGEST_IDLE_S = 10.0
 MOST_ON_ONE_FACT = 3
-"""Kills of a service while a run waits for it: after five, its message would be buried."""
+"""Kills of a service before every run has moved on: after five, its message would be buried, and
+a run whose services never live as long as a step takes would not end."""
 LOOK_EVERY_S = 0.25
 ASK_EVERY_S = 0.3
 TELL_EVERY = 25
@@ -90,19 +91,18 @@ class Massacre:
         longest_s = LONGEST_WAIT_S if service in WORK else LONGEST_IDLE_S
         while self.struck[service] < times:
             pid = await self._answering(service)
-            while any(self._on_one_fact[key] >= MOST_ON_ONE_FACT for key in self._waiting(service)):
+            while self._tired(service):
                 await asyncio.sleep(LOOK_EVERY_S)
             with suppress(TimeoutError):
                 async with asyncio.timeout(LONGEST_IDLE_S):
-                    while not self._waiting(service):
+                    while not self._waited_for(service):
                         await asyncio.sleep(LOOK_EVERY_S)
             await asyncio.sleep(self._rng.uniform(0, longest_s))
             if not kill_9(pid):
                 continue
-            waiting = self._waiting(service)
-            self._on_one_fact.update(waiting)
             self.struck[service] += 1
-            self.at_work[service] += bool(waiting)
+            self.at_work[service] += self._waited_for(service)
+            self._on_one_fact.update((each.run.ref.run, service) for each in self._running)
             if self.struck.total() % TELL_EVERY == 0:
                 self._tell("")
 
@@ -114,13 +114,20 @@ class Massacre:
                 return int(json.loads(answer.data)["pid"])
             await asyncio.sleep(ASK_EVERY_S)
 
-    def _waiting(self, service: Service) -> list[tuple[str, Service]]:
-        """The runs whose newest fact gives the service work."""
-        return [
-            (following.run.ref.run, service)
-            for following in self._running
-            if following.run.log and name_of(following.run.log[-1]) in WORK.get(service, ())
-        ]
+    def _tired(self, service: Service) -> bool:
+        """Whether a run in flight has seen this service die too often since its newest fact."""
+        return any(
+            self._on_one_fact[(each.run.ref.run, service)] >= MOST_ON_ONE_FACT
+            for each in self._running
+        )
+
+    def _waited_for(self, service: Service) -> bool:
+        """Whether the newest fact of a run gives the service work."""
+        return any(
+            name_of(each.run.log[-1]) in WORK.get(service, ())
+            for each in self._running
+            if each.run.log
+        )
 
     def _tell(self, what: str) -> None:
         print(

@@ -89,7 +89,7 @@ async def test_two_replicas_of_every_service_share_the_runs(
     with running_stack(tmp_path / "home") as stack, ExitStack() as during:
         beside = during.enter_context(second_replicas(stack, tmp_path))
         refs: list[RunRef] = []
-        answered: Counter[str] = Counter()
+        traffics: list[Traffic] = []
         holders = Holders()
         async with outside(stack) as jetstream, asyncio.timeout(RUN_TIMEOUT_S):
             watching = asyncio.create_task(holders.watch(jetstream))
@@ -99,9 +99,7 @@ async def test_two_replicas_of_every_service_share_the_runs(
                     submit, stack, tmp_path / name, name, max_steps=40, seed=rng.randrange(1000)
                 )
                 refs.append(ref)
-                traffic = Traffic(stack, ref.run, beside=beside)
-                during.callback(lambda t=traffic: answered.update(t.answered))
-                during.enter_context(traffic)
+                traffics.append(during.enter_context(Traffic(stack, ref.run, beside=beside)))
             await asyncio.gather(*(Following(jetstream, ref).until_over() for ref in refs))
             holders.stop()
             await watching
@@ -109,6 +107,7 @@ async def test_two_replicas_of_every_service_share_the_runs(
             await assert_done_once(stack, ref)
     shared = {service: len(holders.of[service]) for service in ON_STEPS}
     print(f"{count} runs, processes that held leases: {shared}", flush=True)
+    answered = sum((traffic.answered for traffic in traffics), Counter[str]())
     print(f"users were answered by serving: {sorted(answered.values())}", flush=True)
     assert len(answered) == 2, "one replica of serving answered nobody"
     assert all(count <= 2 for count in shared.values())
