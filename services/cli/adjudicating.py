@@ -17,8 +17,8 @@ from typing import Any, Literal
 
 from contracts.base import Problem
 from contracts.data import Row, parse_row
-from services.cli.labelling import Question, blind
 from shared.errors import InvalidInput
+from shared.labelling import Question, blind
 
 Decision = Literal["accept", "reject"]
 DECISIONS: tuple[Decision, ...] = ("accept", "reject")

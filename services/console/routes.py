@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Protocol
-from urllib.parse import parse_qs
 
 from fastapi import FastAPI, Header, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, StreamingResponse
@@ -19,7 +18,7 @@ from contracts.alerts import Alert
 from contracts.base import SLUG
 from contracts.run import Run
 from contracts.subjects import RunRef
-from services.console import access, api, live, story, views
+from services.console import access, api, labelling, live, story, views
 from services.console.projection import Projection
 from services.console.settings import ConsoleSettings
 from shared.errors import TransientError
@@ -29,7 +28,6 @@ POLICY = (
     "img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 OPEN_PATHS = ("/healthz", "/login", "/static/")
-_TOKEN_BODY_LIMIT = 4096
 
 
 class Commands(Protocol):
@@ -60,6 +58,7 @@ def build(
     _twins(app, projection, load)
     _commands(app, projection, load, command)
     _sessions(app, settings)
+    labelling.routes(app, settings)
     return app
 
 
@@ -209,12 +208,7 @@ def _sessions(app: FastAPI, settings: ConsoleSettings) -> None:
 
     @app.post("/login", include_in_schema=False)
     async def sign_in(request: Request) -> Response:
-        body = b""
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > _TOKEN_BODY_LIMIT:
-                raise HTTPException(413, "that is no token")
-        given = parse_qs(body.decode("utf-8", "replace")).get("token", [""])[0]
+        given = (await labelling.posted(request)).get("token", "")
         if settings.token is not None and not access.signed_in(
             settings.token, headers={"authorization": f"Bearer {given}"}, cookies={}
         ):

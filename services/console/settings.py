@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from pathlib import Path
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -23,6 +24,15 @@ class ConsoleSettings(BaseSettings):
     runs_kept: int = 500
     """Runs held in memory; older ones are read from the run log when asked for."""
     alerts_kept: int = 500
+    label_rows: Path | None = None
+    """JSON Lines of rows that raters label at `/label`; without it there is no such page."""
+    label_names: tuple[str, ...] = ("keep", "reject")
+    """The labels to choose from, as a JSON list."""
+    label_lines: tuple[str, ...] = ("label",)
+    """The lines of the rubric, as a JSON list."""
+    label_round: int = 1
+    label_minimum_kappa: float = 0.70
+    """Agreement below this stops labelling."""
 
     @property
     def loopback(self) -> bool:

@@ -11,7 +11,7 @@ from services.cli.options import Json
 
 if TYPE_CHECKING:
     from contracts.data import LineAgreement
-    from services.cli.labelling import Question, Round
+    from shared.labelling import Question, Round
 
 RECALIBRATE = 3
 
@@ -39,7 +39,7 @@ def label(
 
     Exit code: 3 where raters agree too little and the rubric wants recalibration.
     """
-    from services.cli.labelling import Round, read_rows
+    from shared.labelling import Round, read_rows
 
     names = [name.strip() for name in labels.split(",") if name.strip()]
     here = Round.of(file, read_rows(file), line or ["label"], round_number)

@@ -1,4 +1,4 @@
-"""Labelling without a server: each rater's labels in a file of their own, seen by nobody else.
+"""Labelling: each rater's labels in a file of their own, seen by nobody else.
 
 Double-blind means that a rater sees the request and the answer and nothing of where the row came
 from or what others said, in an order of the rater's own. An adjudicator sees the labels without
