@@ -1,4 +1,4 @@
-"""The registry dies by kill -9 between two links: none is missing afterwards, none is there twice."""
+"""The registry dies by kill -9 between two links: none is missing afterwards, none doubled."""
 
 from __future__ import annotations
 
