@@ -12,7 +12,7 @@ adapters than `--batch` come as more requests, `--batch` of them at a time; PEFT
 server takes part: the same prompts as token ids over a Unix socket, one whole answer a request, its
 prefix cache off like ours, both cores its own. `of limit` divides by t_base / (t_base + D · bytes /
 bandwidth): what is left of the base's rate when the D adapters of a batch are read once a step at
-the bandwidth of this run.
+the bandwidth of this run. `--profile` measures no peer and says where our steps' time goes.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
 
+from benchmarks.serving_profile import Profile
 from services.serving.engine.llama_engine import EngineConfig, LlamaEngine
 from services.serving.engine.port import GenerationRequest, Sampling
 from services.serving.engine.vllm.flags import VllmFlags
@@ -215,6 +216,7 @@ def main() -> None:
     parser.add_argument("--prompt", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--profile", action="store_true", help="where our steps' time goes")
     parser.add_argument("--vllm", type=Path, metavar="PYTHON", help="of an environment with vLLM")
     chosen = parser.parse_args()
     folder = chosen.model or only_model(chosen.home)
@@ -224,7 +226,53 @@ def main() -> None:
     torch.manual_seed(0)
     load = Load(torch.randint(1000, 40000, (chosen.batch, chosen.prompt)), chosen.tokens)
     with tempfile.TemporaryDirectory() as root:
-        table(chosen, folder, load, Path(root))
+        (profile if chosen.profile else table)(chosen, folder, load, Path(root))
+
+
+def opened(chosen: argparse.Namespace, folder: Path) -> LlamaEngine:
+    """Our engine."""
+    config = EngineConfig(
+        dtype=chosen.dtype,
+        adapter_precision=chosen.adapter_precision,
+        step_tokens=4096,
+        context=2048,
+        slots=chosen.batch,
+        pool_bytes=6 << 30,
+        share_prefixes=False,  # repeats must not find their prompts computed
+    )
+    return LlamaEngine(folder, config)
+
+
+def profile(chosen: argparse.Namespace, folder: Path, load: Load, root: Path) -> None:
+    """Print where the time of prefill and decode steps goes, for the base and each mix."""
+    from transformers import AutoModelForCausalLM
+
+    modules = chosen.modules if chosen.modules == "all-linear" else chosen.modules.split(",")
+    names = [f"a{number}" for number in range(max(chosen.adapters))]
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, chosen.dtype))
+    with_adapters(plain, names, modules, root)
+    del plain
+    engine = opened(chosen, folder)
+    try:
+        digests = [engine.load_adapter(root / name).digest for name in names]
+        watched = Profile(engine)
+        for count in (0, *chosen.adapters):
+            arms: list[str | None] = [*digests[:count]] or [None]
+            waits: list[tuple[float, float]] = []
+            asyncio.run(ours(engine, arms, load, []))  # binds and warms
+            watched.clear()
+            began = time.perf_counter()
+            for _ in range(chosen.repeats):
+                asyncio.run(ours(engine, arms, load, waits))
+            rate = chosen.repeats * load.generated / (time.perf_counter() - began)
+            first = statistics.median(first for first, _ in waits)
+            print(
+                f"{chosen.dtype}, {chosen.modules}, {count} adapters: {rate:.0f} tok/s, "
+                f"first token {first:.2f} s"
+            )
+            print("\n".join(watched.table()), flush=True)
+    finally:
+        engine.close()
 
 
 def table(chosen: argparse.Namespace, folder: Path, load: Load, root: Path) -> None:
@@ -238,18 +286,7 @@ def table(chosen: argparse.Namespace, folder: Path, load: Load, root: Path) -> N
     model = with_adapters(
         AutoModelForCausalLM.from_pretrained(folder, dtype=dtype), names, modules, root
     )
-    engine = LlamaEngine(
-        folder,
-        EngineConfig(
-            dtype=chosen.dtype,
-            adapter_precision=chosen.adapter_precision,
-            step_tokens=4096,
-            context=2048,
-            slots=chosen.batch,
-            pool_bytes=6 << 30,
-            share_prefixes=False,  # repeats must not find their prompts computed
-        ),
-    )
+    engine = opened(chosen, folder)
     loaded = [engine.load_adapter(root / name) for name in names]
     mean_bytes = statistics.mean(info.bytes for info in loaded)
     waits: dict[str, list[tuple[float, float]]] = {}

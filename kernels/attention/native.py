@@ -1,4 +1,4 @@
-"""Attention row by row in C++ for CPUs (`kernels/native/kernels.cpp`)."""
+"""Attention row by row in C++ for CPUs (`kernels/native/steps.cpp`)."""
 
 from __future__ import annotations
 

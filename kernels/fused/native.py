@@ -1,4 +1,4 @@
-"""The fused steps in C++ for CPUs (`kernels/native/kernels.cpp`)."""
+"""The fused steps in C++ for CPUs (`kernels/native/steps.cpp`)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""SGMV in C++ for CPUs (`kernels/native/kernels.cpp`).
+"""SGMV in C++ for CPUs (`kernels/native/lora.cpp` and `prompts.cpp`).
 
-A batch becomes one table of addresses, built when the batch changes; a call passes that table. Long
-segments (a prompt's rows) are matrix products that torch does best, so they go to the reference;
-decoding rows, where reading each adapter's weights once is the whole cost, go to the kernel.
+A batch becomes tables of addresses, built when the batch changes; a call passes them. Decoding
+rows, where reading each adapter's weights once is the whole cost, and long segments (a prompt's
+rows), where the products are, have a kernel each.
 """
 
 from __future__ import annotations
@@ -10,20 +10,25 @@ from __future__ import annotations
 import ctypes
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from kernels.lora import reference
-from kernels.lora.api import Apply, LowRank, SegmentPlan, scale
+from kernels.lora.api import Apply, LowRank, Segment, SegmentPlan, scale
 from kernels.native import library
 
-LONGEST = 16
-"""Rows of a segment up to which the kernel is faster than two matrix products."""
+SHORT = 16
+"""Rows of a segment up to which the kernel of decoding rows is the faster one."""
 _BLOCKS = 3
 _FIELDS = 7 + 5 * _BLOCKS
-_NAMES = {torch.float32: "sgmv_float32", torch.bfloat16: "sgmv_bfloat16"}
+_NAMES = {
+    (torch.float32, torch.float32): "float32",
+    (torch.float32, torch.int8): "float32_int8",
+    (torch.bfloat16, torch.bfloat16): "bfloat16",
+    (torch.bfloat16, torch.int8): "bfloat16_int8",
+}
 Kinds = tuple[torch.dtype, torch.dtype]
 """Of the rows, and of the weights."""
 
@@ -31,85 +36,103 @@ Kinds = tuple[torch.dtype, torch.dtype]
 class Native:
     """Raises NativeUnavailable when the kernels cannot be had."""
 
-    def __init__(self) -> None:
-        self._functions: dict[Kinds, Any] = {}
-        kinds: dict[Kinds, str] = {(dtype, dtype): name for dtype, name in _NAMES.items()}
-        kinds |= {(dtype, torch.int8): f"{name}_int8" for dtype, name in _NAMES.items()}
-        for kind, name in kinds.items():
-            function = getattr(library(), name)
-            pointer, number = ctypes.c_void_p, ctypes.c_int64
-            function.argtypes = [pointer, number, pointer, number, number, number]
-            function.argtypes += [pointer, number, pointer, number]
-            function.restype = None
-            self._functions[kind] = function
+    def __init__(self, *, tiles: bool = True) -> None:
+        """`tiles` allows the processor's matrix unit for long segments, where it has one."""
+        self._few: dict[Kinds, Any] = {}
+        self._many: dict[Kinds, Any] = {}
+        self._tiles = tiles
+        pointer, number = ctypes.c_void_p, ctypes.c_int64
+        rows = [pointer, number, pointer, number]
+        for kinds, name in _NAMES.items():
+            few, many = (getattr(library(), f"sgmv_{how}{name}") for how in ("", "long_"))
+            few.argtypes = [*rows, number, number, pointer, number, pointer, number]
+            many.argtypes = [*rows, number, pointer, number, ctypes.c_bool]
+            few.restype = many.restype = None
+            self._few[kinds], self._many[kinds] = few, many
 
     def prepare(self, plan: SegmentPlan, weights: Sequence[LowRank | None]) -> Apply:
         """See `kernels.lora.api.sgmv_`, whose docstring is the specification."""
-        pairs = list(zip(plan.segments, weights, strict=True))
-        short = [
+        used = [
             (segment, low_rank)
-            for segment, low_rank in pairs
-            if low_rank is not None and 0 < segment.stop - segment.start <= LONGEST
+            for segment, low_rank in zip(plan.segments, weights, strict=True)
+            if low_rank is not None and segment.start < segment.stop
         ]
-        long = [w if s.stop - s.start > LONGEST else None for s, w in pairs]
-        rest = reference.prepare(plan, long) if any(w is not None for w in long) else None
-        if not short:
-            return rest or (lambda _y, _x: None)
-        stored = short[0][1].a.dtype
-        if any(low_rank.a.dtype != stored for _, low_rank in short):
+        if not used:
+            return lambda _y, _x: None
+        stored = used[0][1].a.dtype
+        if any(low_rank.a.dtype != stored for _, low_rank in used):
             raise ValueError("the adapters of one batch must be stored alike")
-        held = [_laid_out(low_rank) for _, low_rank in short]
-        table = np.array(
-            [
-                _row(segment.start, segment.stop, low_rank, blocks)
-                for (segment, _), (low_rank, blocks) in zip(short, held, strict=True)
-            ],
-            dtype=np.int64,
+        held = [(segment, low_rank, _laid_out(low_rank)) for segment, low_rank in used]
+        few = _Table.of([one for one in held if _short(one[0])])
+        many = _Table.of([one for one in held if not _short(one[0])])
+        scratch = torch.empty(
+            plan.rows * (used[0][1].a.shape[1] + few.ranks) if few.segments else 0,
+            dtype=torch.float32,
         )
-        ranks = max(low_rank.a.shape[0] for low_rank, _ in held)
-        scratch = torch.empty(plan.rows * (short[0][1].a.shape[1] + ranks), dtype=torch.float32)
-        functions, address, count = self._functions, table.ctypes.data, len(short)
 
         def apply(y: torch.Tensor, x: torch.Tensor) -> None:
-            function = functions.get((x.dtype, stored))
-            if function is None or y.dtype != x.dtype or y.stride(1) != 1 or x.stride(1) != 1:
+            kinds = (x.dtype, stored)
+            if kinds not in _NAMES or y.dtype != x.dtype or y.stride(1) != 1 or x.stride(1) != 1:
                 raise ValueError(
                     f"contiguous rows of one type that goes with {stored} weights wanted, not "
                     f"{y.dtype} and {x.dtype}"
                 )
-            function(
-                y.data_ptr(),
-                y.stride(0),
-                x.data_ptr(),
-                x.stride(0),
-                x.shape[0],
-                x.shape[1],
-                address,
-                count,
-                scratch.data_ptr(),
-                ranks,
-            )
-            if rest is not None:
-                rest(y, x)
+            rows = (y.data_ptr(), y.stride(0), x.data_ptr(), x.stride(0))
+            if few.segments:
+                size, room = x.shape, scratch.data_ptr()
+                self._few[kinds](*rows, *size, few.address, few.segments, room, few.ranks)
+            if many.segments:
+                self._many[kinds](*rows, x.shape[1], many.address, many.segments, self._tiles)
 
-        # the table holds addresses: what they point to lives as long as it does
-        apply.holds = (table, held)  # type: ignore[attr-defined]
+        # the tables hold addresses: what they point to lives as long as they do
+        apply.holds = held  # type: ignore[attr-defined]
         return apply
 
 
-def _laid_out(low_rank: LowRank) -> tuple[LowRank, list[torch.Tensor]]:
-    """The weights, and each block's B as (rank, width) in memory; copied only if it is not."""
+Held = tuple[Segment, LowRank, list[torch.Tensor]]
+"""And each block's B as (rank, width) in memory."""
+
+
+def _short(segment: Segment) -> bool:
+    return segment.stop - segment.start <= SHORT
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """`struct Low` of lora.h, one a segment."""
+
+    values: np.ndarray[Any, Any]
+    ranks: int
+    """Of the adapter with most."""
+
+    @classmethod
+    def of(cls, held: Sequence[Held]) -> _Table:
+        return cls(
+            np.array([_row(*one) for one in held], dtype=np.int64),
+            max((low_rank.a.shape[0] for _, low_rank, _ in held), default=0),
+        )
+
+    @property
+    def segments(self) -> int:
+        return len(self.values)
+
+    @property
+    def address(self) -> int:
+        return self.values.ctypes.data
+
+
+def _laid_out(low_rank: LowRank) -> list[torch.Tensor]:
+    """Each block's B as (rank, width) in memory; copied only if it is not."""
     if len(low_rank.blocks) > _BLOCKS:
         raise ValueError(f"at most {_BLOCKS} linears are fused, not {len(low_rank.blocks)}")
     if not low_rank.a.is_contiguous():
         raise ValueError("A must be contiguous")
-    return low_rank, [block.b.t().contiguous() for block in low_rank.blocks]
+    return [block.b.t().contiguous() for block in low_rank.blocks]
 
 
-def _row(start: int, stop: int, low_rank: LowRank, laid_out: list[torch.Tensor]) -> list[int]:
-    """`struct Low` of kernels.cpp."""
+def _row(segment: Segment, low_rank: LowRank, laid_out: list[torch.Tensor]) -> list[int]:
     (bits,) = struct.unpack("q", struct.pack("d", scale(low_rank)))
-    row = [start, stop, low_rank.a.data_ptr(), low_rank.a.shape[0], bits]
+    row = [segment.start, segment.stop, low_rank.a.data_ptr(), low_rank.a.shape[0], bits]
     row += [0 if low_rank.factors is None else low_rank.factors.data_ptr(), len(laid_out)]
     for block, b in zip(low_rank.blocks, laid_out, strict=True):
         row += [block.column, block.row, b.shape[1], b.shape[0], b.data_ptr()]

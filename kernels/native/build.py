@@ -1,4 +1,4 @@
-"""Compiles `kernels.cpp` on the machine that runs it, once, and loads it.
+"""Compiles the C++ kernels on the machine that runs it, once, and loads it.
 
 The library's name holds the digest of source, flags, compiler and processor, so that a change of
 any of them builds anew and two processes can share one folder. There is one OpenMP runtime in the
@@ -14,6 +14,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -45,13 +46,13 @@ def library() -> ctypes.CDLL:
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         raise NativeUnavailable("no C++ compiler (g++ or clang++) is installed")
-    source = resources.files("kernels.native").joinpath("kernels.cpp").read_bytes()
-    identity = (source, " ".join(FLAGS).encode(), _version(compiler), _processor())
+    sources = _sources()
+    identity = (*sources.values(), " ".join(FLAGS).encode(), _version(compiler), _processor())
     name = hashlib.sha256(b"\0".join(identity)).hexdigest()[:24]
     built = cache_folder() / f"kernels-{name}.so"
     try:
         if not built.exists():
-            _compile(compiler, source, built)
+            _compile(compiler, sources, built)
         _openmp()
         return ctypes.CDLL(str(built))
     except OSError as error:
@@ -65,20 +66,37 @@ def cache_folder() -> Path:
     return Path(chosen) if chosen else Path(base) / "sluiceway" / "kernels"
 
 
-def _compile(compiler: str, source: bytes, built: Path) -> None:
+def _sources() -> dict[str, bytes]:
+    """Name → content of what is compiled, headers among them."""
+    files = resources.files("kernels.native").iterdir()
+    found = {file.name: file.read_bytes() for file in files if file.name.endswith((".cpp", ".h"))}
+    return dict(sorted(found.items()))
+
+
+def _compile(compiler: str, sources: dict[str, bytes], built: Path) -> None:
     built.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=built.parent) as work:
-        file, objects, made = (Path(work) / n for n in ("kernels.cpp", "kernels.o", "kernels.so"))
-        file.write_bytes(source)
+    with tempfile.TemporaryDirectory(dir=built.parent) as room:
+        work = Path(room)
+        for name, content in sources.items():
+            (work / name).write_bytes(content)
+        units = [work / name for name in sources if name.endswith(".cpp")]
+        objects = [str(unit.with_suffix(".o")) for unit in units]
+        made = work / "kernels.so"
         # linked without -fopenmp: its symbols are found in the runtime torch has loaded
-        for command in (
-            [compiler, *FLAGS, "-c", str(file), "-o", str(objects)],
-            [compiler, "-shared", str(objects), "-o", str(made)],
-        ):
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode != 0:
-                raise NativeUnavailable(f"{compiler} failed: {done.stderr.strip()[-500:]}")
+        commands = [
+            [compiler, *FLAGS, "-c", str(unit), "-o", compiled]
+            for unit, compiled in zip(units, objects, strict=True)
+        ]
+        with ThreadPoolExecutor(len(commands)) as at_once:
+            list(at_once.map(_run, commands))
+        _run([compiler, "-shared", *objects, "-o", str(made)])
         made.replace(built)
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise NativeUnavailable(f"{command[0]} failed: {done.stderr.strip()[-500:]}")
 
 
 def _openmp() -> None:

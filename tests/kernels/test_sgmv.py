@@ -1,3 +1,6 @@
+import itertools
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -11,6 +14,7 @@ from kernels.lora import (
     scale,
     sgmv_,
 )
+from kernels.lora.native import Native
 
 NAMES = ["reference", "native", "triton"]
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 6e-2}
@@ -128,6 +132,54 @@ def test_quantized_weights_add_what_their_integers_stand_for(name, k, d, kind, d
     plan = SegmentPlan.of(row_adapters)
     out = sgmv_(y, x, plan, [weights.get(s.adapter) for s in plan.segments], name=name)
     assert torch.allclose(out.double(), expected, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
+
+
+@pytest.mark.req("V3")
+@pytest.mark.parametrize("name", ["native"])
+@pytest.mark.parametrize("tiles", [True, False], ids=["tiles", "no tiles"])
+@pytest.mark.parametrize("stored", ["as the rows", "int8"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("k", "widths"), [(64, (96, 32)), (67, (33, 301))], ids=str)
+def test_prompts_and_decoding_rows_of_fused_linears_share_a_batch(
+    k, widths, dtype, stored, tiles, name
+):
+    g = torch.Generator().manual_seed(3)
+
+    def adapter(rank):
+        a = torch.randn(len(widths) * rank, k, generator=g) * 0.2
+        blocks, column = [], 0
+        for n, width in enumerate(widths):
+            b = torch.randn(width, rank, generator=g) * 0.2
+            blocks.append(Block(column, n * rank, b))
+            column += width
+        whole = LowRank(a, tuple(blocks), 4.0 + rank, float(rank))
+        if stored == "int8":
+            return quantized(whole)
+        blocks = tuple(replace(block, b=block.b.to(dtype)) for block in blocks)
+        return replace(whole, a=a.to(dtype), blocks=blocks)
+
+    lengths = [70, 3, 17, 5, 130]
+    weights = [adapter(20), adapter(8), adapter(1), None, adapter(33)]
+    ends = list(itertools.accumulate(lengths))
+    segments = [Segment(n, end - lengths[n], end) for n, end in enumerate(ends)]
+    plan = SegmentPlan(tuple(segments), ends[-1])
+    # rows of a wider matrix, as a fused linear's output may be
+    x = torch.randn(ends[-1], k + 5, generator=g).to(dtype)[:, :k]
+    y = torch.randn(ends[-1], sum(widths), generator=g).to(dtype)
+    expected = y.double()
+    for segment, low_rank in zip(segments, weights, strict=True):
+        if low_rank is not None:
+            used = restored(low_rank) if stored == "int8" else low_rank
+            rows = slice(segment.start, segment.stop)
+            for block in used.blocks:
+                ranks = slice(block.row, block.row + block.b.shape[1])
+                delta = x[rows].double() @ used.a[ranks].double().T @ block.b.double().T
+                columns = slice(block.column, block.column + block.b.shape[0])
+                expected[rows, columns] += used.alpha / used.rank * delta
+    before = y.clone()
+    Native(tiles=tiles).prepare(plan, weights)(y, x)
+    assert torch.equal(y[90:95], before[90:95])
+    assert torch.allclose(y.double(), expected, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
 
 
 @pytest.mark.req("V3")

@@ -129,6 +129,18 @@ async def test_equal_prompts_share_their_pages_and_copy_what_they_write_to(engin
         await settled(own)
 
 
+@pytest.mark.req("V5")
+async def test_a_tenant_finds_nothing_computed_that_another_asked(base):
+    prompt = prompts(6)[5]
+    with engine_of(base, 4 * LONGEST) as own:
+        first = await run(own, ask(prompt, 4, tenant="acme"))
+        other = await run(own, ask(prompt, 4, tenant="umbrella"))
+        again = await run(own, ask(prompt, 4, tenant="acme"))
+        assert [a[2].cached_tokens for a in (first, other, again)] == [0, 0, len(prompt) - 1]
+        assert first[0] == other[0] == again[0]
+        await settled(own)
+
+
 @pytest.mark.req("V2")
 async def test_an_answer_goes_on_from_the_pages_of_the_one_before(base):
     prompt = prompts(3)[2]

@@ -58,10 +58,47 @@ class LoadedAdapter:
 
 def content_digest(folder: Path) -> Digest:
     """sha256 over the digests of the configuration and the weights."""
-    digests = [
-        hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (CONFIG, WEIGHTS)
-    ]
-    return "sha256:" + hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    return _digest((folder / CONFIG).read_bytes(), (folder / WEIGHTS).read_bytes())
+
+
+def _digest(config: bytes, weights: bytes) -> Digest:
+    digests = "\n".join(hashlib.sha256(content).hexdigest() for content in (config, weights))
+    return "sha256:" + hashlib.sha256(digests.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a folder held when it was read, once: the digest names what was checked."""
+
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
+    digest: Digest
+
+
+def read_folder(
+    folder: Path, base: Digest, *, max_rank: int, limit: int, applied: Collection[str] = ()
+) -> Contents:
+    """Read and check an adapter's files; the weights may have `limit` bytes.
+
+    `applied` are options of the configuration that need not be neutral. Raises AdapterRefused.
+    """
+    refuse_pickles(folder)
+    try:
+        said = _bounded(folder / CONFIG)
+    except (OSError, ValueError) as error:
+        raise _unusable(error) from error
+    config = _config(said, folder, base, applied)
+    _require_rank(config, max_rank)
+    try:
+        if (folder / WEIGHTS).stat().st_size > limit:
+            raise ValueError(f"is larger than the {limit} bytes an adapter of this base needs")
+        held = (folder / WEIGHTS).read_bytes()
+        tensors = load_safetensors(held)
+    except (OSError, ValueError, SafetensorError, KeyError) as error:
+        raise AdapterRefused(
+            f"{WEIGHTS} cannot be read: {str(error)[:500]}", mend="save the adapter as safetensors"
+        ) from error
+    return Contents(config, tensors, _digest(said, held))
 
 
 def read_adapter(
@@ -74,11 +111,11 @@ def read_adapter(
             wrong shape, another base, or a rank above `max_rank`.
 
     """
-    refuse_pickles(folder)
-    config = read_config(folder, base)
     linears = [_dimensions(module, shape) for names in FUSED.values() for module in names]
-    tensors = read_tensors(folder, most_bytes(linears * shape.layers, max_rank))
-    pairs = _pairs(tensors, shape, max_rank, config)
+    limit = most_bytes(linears * shape.layers, max_rank)
+    held = read_folder(folder, base, max_rank=max_rank, limit=limit)
+    config = held.config
+    pairs = _pairs(held.tensors, shape, int(config["r"]))
     alpha, layers = float(config["lora_alpha"]), []
     for layer in range(shape.layers):
         fused = {
@@ -89,7 +126,7 @@ def read_adapter(
         layers.append(fused)
     return LoadedAdapter(
         AdapterInfo(
-            digest=content_digest(folder),
+            digest=held.digest,
             rank=int(config["r"]),
             bytes=sum(piece.nbytes for piece in pieces(tuple(layers))),
             target_modules=tuple(sorted({module for _, module in pairs})),
@@ -118,19 +155,16 @@ def refuse_pickles(folder: Path) -> None:
         )
 
 
-def read_config(folder: Path, base: Digest, *, applied: Collection[str] = ()) -> dict[str, Any]:
-    """`adapter_config.json`, checked; `applied` are options that need not be neutral."""
+def _config(said: bytes, folder: Path, base: Digest, applied: Collection[str]) -> dict[str, Any]:
     try:
-        config = _document(folder / CONFIG)
+        config = _document(said)
         rank, alpha = config["r"], config["lora_alpha"]
         if not (type(rank) is int and rank > 0 and type(alpha) in (int, float)):
             raise ValueError("r and lora_alpha must be positive numbers")
         if not 0 < float(alpha) < math.inf:
             raise ValueError("lora_alpha must be positive and finite")
     except (OSError, ValueError, KeyError, OverflowError) as error:
-        raise AdapterRefused(
-            f"{CONFIG} cannot be used: {error}", mend="save the adapter with PEFT"
-        ) from error
+        raise _unusable(error) from error
     if config.get("peft_type") != "LORA":
         raise AdapterRefused(
             f"peft_type {config.get('peft_type')!r:.200} is not LORA", mend="train a LoRA adapter"
@@ -144,7 +178,7 @@ def read_config(folder: Path, base: Digest, *, applied: Collection[str] = ()) ->
     recipe = folder / "recipe.json"
     if recipe.exists():
         try:
-            trained_on = _document(recipe).get("base")
+            trained_on = _document(_bounded(recipe)).get("base")
         except (OSError, ValueError) as error:
             raise AdapterRefused(
                 f"recipe.json cannot be used: {error}", mend="keep the recipe as training wrote it"
@@ -157,12 +191,21 @@ def read_config(folder: Path, base: Digest, *, applied: Collection[str] = ()) ->
     return config
 
 
-def _document(path: Path) -> dict[str, Any]:
-    """A JSON object of bounded size. Raises OSError, ValueError."""
+def _unusable(error: Exception) -> AdapterRefused:
+    return AdapterRefused(f"{CONFIG} cannot be used: {error}", mend="save the adapter with PEFT")
+
+
+def _bounded(path: Path) -> bytes:
+    """A document's content. Raises OSError, ValueError."""
     with path.open("rb") as source:
         content = source.read(MAXIMUM_DOCUMENT_BYTES + 1)
     if len(content) > MAXIMUM_DOCUMENT_BYTES:
         raise ValueError(f"is larger than {MAXIMUM_DOCUMENT_BYTES} bytes")
+    return content
+
+
+def _document(content: bytes) -> dict[str, Any]:
+    """A JSON object. Raises ValueError."""
     try:
         found = json.loads(content)
     except RecursionError as error:
@@ -177,27 +220,14 @@ def most_bytes(linears: Iterable[tuple[int, int]], max_rank: int) -> int:
     return MAXIMUM_HEADER_BYTES + sum(map(sum, linears)) * max_rank * 8
 
 
-def read_tensors(folder: Path, limit: int) -> dict[str, Tensor]:
-    """The adapter's weights, of a file of at most `limit` bytes. Raises AdapterRefused."""
-    try:
-        if (folder / WEIGHTS).stat().st_size > limit:
-            raise ValueError(f"is larger than the {limit} bytes an adapter of this base needs")
-        return load_safetensors((folder / WEIGHTS).read_bytes())
-    except (OSError, ValueError, SafetensorError, KeyError) as error:
-        raise AdapterRefused(
-            f"{WEIGHTS} cannot be read: {str(error)[:500]}", mend="save the adapter as safetensors"
-        ) from error
-
-
-def require_rank(config: dict[str, Any], max_rank: int) -> int:
-    """The adapter's rank. Raises AdapterRefused if it is above `max_rank` (V4)."""
+def _require_rank(config: dict[str, Any], max_rank: int) -> None:
+    """Raises AdapterRefused above `max_rank` (V4), before the weights are read."""
     rank: int = config["r"]
     if rank > max_rank:
         raise AdapterRefused(
             f"rank {rank} is above max_lora_rank {max_rank}",
             mend=f"train with r <= {max_rank}, or raise SLUICE_SERVING_MAX_LORA_RANK",
         )
-    return rank
 
 
 Pairs = dict[tuple[int, str], tuple[Tensor, Tensor]]
@@ -221,9 +251,7 @@ def _finite(tensor: Tensor) -> bool:
     return not tensor.numel() or all(math.isfinite(float(end)) for end in torch.aminmax(tensor))
 
 
-def _pairs(
-    tensors: dict[str, Tensor], shape: LlamaShape, max_rank: int, config: dict[str, Any]
-) -> Pairs:
+def _pairs(tensors: dict[str, Tensor], shape: LlamaShape, rank: int) -> Pairs:
     known = {module for modules in FUSED.values() for module in modules}
     found: dict[tuple[int, str], dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
@@ -236,7 +264,6 @@ def _pairs(
         if not tensor.is_floating_point() or not _finite(tensor):
             raise AdapterRefused(f"{key} holds values that are not finite", mend="retrain")
         found.setdefault((int(match[1]), match[2]), {})[match[3]] = tensor
-    rank = require_rank(config, max_rank)
     pairs: Pairs = {}
     for (layer, module), halves in found.items():
         d, k = _dimensions(module, shape)

@@ -20,12 +20,8 @@ from torch.nn.functional import linear
 
 from contracts.base import Digest
 from services.serving.engine.adapters import (
-    content_digest,
     most_bytes,
-    read_config,
-    read_tensors,
-    refuse_pickles,
-    require_rank,
+    read_folder,
 )
 from services.serving.engine.port import AdapterInfo, AdapterRefused
 
@@ -96,12 +92,13 @@ class Hooks:
                 a wrong shape, another base, or a rank above `max_rank`.
 
         """
-        refuse_pickles(folder)
-        config = read_config(folder, base, applied=("fan_in_fan_out",))
-        rank = require_rank(config, max_rank)
-        tensors = read_tensors(folder, most_bytes(self.shapes.values(), max_rank))
+        limit = most_bytes(self.shapes.values(), max_rank)
+        held = read_folder(
+            folder, base, max_rank=max_rank, limit=limit, applied=("fan_in_fan_out",)
+        )
+        config, rank = held.config, int(held.config["r"])
         halves: dict[str, dict[str, Tensor]] = {}
-        for key, tensor in tensors.items():
+        for key, tensor in held.tensors.items():
             match = _KEY.fullmatch(key)
             if not match or match[1] not in self.shapes:
                 raise AdapterRefused(
@@ -125,7 +122,7 @@ class Hooks:
         root = math.sqrt(rank) if config.get("use_rslora") else rank
         return HookedAdapter(
             AdapterInfo(
-                digest=content_digest(folder),
+                digest=held.digest,
                 rank=rank,
                 bytes=sum((a.numel() + b.numel()) * dtype.itemsize for a, b in weights.values()),
                 target_modules=tuple(sorted({path.rpartition(".")[2] for path in weights})),

@@ -1,15 +1,17 @@
 """Keys and values of running sequences, in pages, and beginnings that several sequences share.
 
-Tokens are cut into blocks of `PAGE`; a block's key covers the adapter and every token up to its
-end, so equal keys mean equal keys-and-values. A computed block is published under its key and used
-by whoever has the same beginning: nothing is copied, but for a block that is shared only in part,
-which the newcomer copies before it writes to the rest. Used by the engine's thread.
+Tokens are cut into blocks of `PAGE`; a block's key covers the tenant, the adapter and every token
+up to its end, so equal keys mean equal keys-and-values. A computed block is published under its key
+and used by whoever has the same beginning: nothing is copied, but for a block that is shared only
+in part, which the newcomer copies before it writes to the rest. Used by the engine's thread.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 
@@ -17,9 +19,23 @@ from kernels.paging import Block, PoolFull
 from services.serving.engine.memory import PAGE, Memory
 
 
-def block_keys(adapter: str | None, tokens: Sequence[int]) -> list[bytes]:
-    """One key per block of `tokens`, the last may be short; each depends on all tokens before."""
-    key = hashlib.sha256((adapter or "base").encode()).digest()
+class Owned(Protocol):
+    """Whose tokens they are, and what computes them."""
+
+    @property
+    def tenant(self) -> str: ...
+
+    @property
+    def adapter(self) -> str | None: ...
+
+
+def block_keys(owner: Owned, tokens: Sequence[int]) -> list[bytes]:
+    """One key per block of `tokens`, the last may be short; each depends on all tokens before.
+
+    And on the tenant: how fast a prompt is answered must not say what another tenant asked.
+    """
+    whose = json.dumps([owner.tenant, owner.adapter])
+    key = hashlib.sha256(whose.encode()).digest()
     keys = []
     for start in range(0, len(tokens), PAGE):
         text = ",".join(map(str, tokens[start : start + PAGE])).encode()

@@ -19,12 +19,14 @@ class PackedLinear:
         self._plain: Tensor | None = weight
         self._packed: Tensor | None = None
         if weight.device.type == "cpu" and packing_available():
+            # one overload, so that no call has to choose among them
+            self._product = torch.ops.mkldnn._linear_pointwise.default
             self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None)
             self._plain = None
 
     def __call__(self, x: Tensor) -> Tensor:
         if self._packed is not None:
-            y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, None, "none", [], "")
+            y: Tensor = self._product(x, self._packed, None, "none", [], "")
             return y
         assert self._plain is not None
         return functional.linear(x, self._plain)

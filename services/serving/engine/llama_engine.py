@@ -28,6 +28,7 @@ from services.serving.engine.adapters import (
 from services.serving.engine.answering import Answering
 from services.serving.engine.batching import step_of
 from services.serving.engine.constraint import Constraints
+from services.serving.engine.delivery import Deliveries, EventStream
 from services.serving.engine.key_values import KeyValues
 from services.serving.engine.lifecycle import require_base, require_fit
 from services.serving.engine.memory import PAGE, Memory
@@ -41,7 +42,7 @@ from services.serving.engine.port import (
 )
 from services.serving.engine.residency import Residency
 from services.serving.engine.scheduling import Scheduler
-from services.serving.engine.sequence import EventStream, Sequence
+from services.serving.engine.sequence import Sequence
 from services.serving.engine.text import TextStream
 from services.serving.engine.turns import OWED, Turns
 from services.serving.engine.waiting import WaitingLine
@@ -125,6 +126,7 @@ class LlamaEngine:
         )
         self._constraints = Constraints(self._tokenizer, shape.vocab, shape.eos)
         self._line = WaitingLine(config.queue)
+        self._deliveries = Deliveries()
         self._memory = Memory(
             shape, dtype, pool_bytes=config.pool_bytes, context=self._model.context
         )
@@ -230,7 +232,7 @@ class LlamaEngine:
         adapter = self._adapters.borrow(request.adapter) if request.adapter else None
         sequence = Sequence(
             request=request,
-            stream=EventStream(),
+            stream=EventStream(self._deliveries.add),
             adapter=adapter,
             constraint=constraint,
             draws=sampling.generator(request.sampling),
@@ -263,10 +265,13 @@ class LlamaEngine:
                 scheduler.admit()
                 if scheduler.running:
                     self._step_safely()
+                    self._deliveries.send()
                 else:
+                    self._deliveries.send()
                     self._turns.rest()
                     scheduler.line.rest(1.0)
         scheduler.close()
+        self._deliveries.send()
 
     def _step_safely(self) -> None:
         try:

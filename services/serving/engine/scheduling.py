@@ -114,8 +114,8 @@ class Scheduler:
 
     def _leave(self, sequence: Sequence) -> None:
         whole = sequence.computed // PAGE * PAGE
-        digest = sequence.request.adapter
-        self._kv.publish(sequence.slot, block_keys(digest, sequence.tokens[:whole]), whole, whole)
+        keys = block_keys(sequence.request, sequence.tokens[:whole])
+        self._kv.publish(sequence.slot, keys, whole, whole)
         self.running.remove(sequence)
         self._kv.leave(sequence.slot)
         heapq.heappush(self._free, sequence.slot)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,42 +10,15 @@ import torch
 
 from services.serving.engine.adapters import LoadedAdapter
 from services.serving.engine.constraint import Constraint
+from services.serving.engine.delivery import EventStream
 from services.serving.engine.key_values import block_keys
 from services.serving.engine.port import (
     Finished,
-    GenerationEvent,
     GenerationRequest,
     TokenLogprob,
 )
 from services.serving.engine.residency import Kept
 from services.serving.engine.text import TextStream
-
-
-class EventStream:
-    """The caller's side of a request: an async iterator fed from the engine's thread."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[GenerationEvent | Exception] = asyncio.Queue()
-        self.cancelled = False
-
-    def cancel(self) -> None:
-        """Ask the engine to stop; it answers with `Finished("cancelled")`."""
-        self.cancelled = True
-
-    async def __aiter__(self) -> AsyncIterator[GenerationEvent]:
-        while True:
-            event = await self._queue.get()
-            if isinstance(event, Exception):
-                raise event
-            yield event
-            if isinstance(event, Finished):
-                return
-
-    def push(self, event: GenerationEvent | Exception) -> None:
-        """From the engine's thread. A caller whose event loop is gone misses nothing."""
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._queue.put_nowait, event)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -126,7 +97,7 @@ class Sequence:
         """What is scored must be computed, so nothing of it is shared."""
         scored = self.request.prompt_logprobs is not None and not self.generated
         self.keyed = 0 if scored else self.length - 1
-        self.keys = block_keys(self.request.adapter, self.tokens[: self.keyed])
+        self.keys = block_keys(self.request, self.tokens[: self.keyed])
 
     @property
     def expired(self) -> bool:

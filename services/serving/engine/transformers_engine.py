@@ -23,11 +23,12 @@ from services.serving.engine.adapters import content_digest
 from services.serving.engine.answering import Answering, Summary
 from services.serving.engine.checkpoint import end_tokens, weight_files
 from services.serving.engine.constraint import Constraints
+from services.serving.engine.delivery import Deliveries, EventStream
 from services.serving.engine.hooked import HookedAdapter, Hooks
 from services.serving.engine.lifecycle import require_base, require_fit, sweep
 from services.serving.engine.llama_engine import EngineConfig
 from services.serving.engine.port import AdapterInfo, GenerationRequest, ModelInfo
-from services.serving.engine.sequence import EventStream, Sequence
+from services.serving.engine.sequence import Sequence
 from services.serving.engine.shelf import AdapterShelf
 from services.serving.engine.text import TextStream
 from services.serving.engine.waiting import WaitingLine
@@ -99,6 +100,7 @@ class TransformersEngine:
         self._constraints = Constraints(self._tokenizer, text_config.vocab_size, eos)
         self._shelf: AdapterShelf[HookedAdapter] = AdapterShelf(config.max_adapters)
         self._line = WaitingLine(config.queue)
+        self._deliveries = Deliveries()
         self._running: list[Sequence] = []
         self._answering = Answering(
             logits=lambda rows: rows, summarize=_summary, eos=eos, retire=self._retire
@@ -121,8 +123,9 @@ class TransformersEngine:
 
     def load_adapter(self, folder: Path, *, base: Digest | None = None) -> AdapterInfo:
         require_base(base, self._info.base)
+        digest = content_digest(folder)
         for info in self._shelf.list():
-            if info.digest == content_digest(folder):
+            if info.digest == digest:
                 return info
         adapter = self._hooks.read(
             folder, base=self._info.base, max_rank=self._config.max_lora_rank, dtype=self._dtype
@@ -147,7 +150,7 @@ class TransformersEngine:
         adapter = self._shelf.get(request.adapter) if request.adapter else None
         sequence = _Turn(
             request=request,
-            stream=EventStream(),
+            stream=EventStream(self._deliveries.add),
             adapter=None,
             constraint=self._constraints.start(request),
             draws=sampling.generator(request.sampling),
@@ -175,12 +178,14 @@ class TransformersEngine:
                 self._admit()
                 if self._running:
                     self._step()
-                else:
+                self._deliveries.send()
+                if not self._running:
                     with self._line.changed:
                         if not len(self._line) and not self._stopping:
                             self._line.changed.wait(timeout=1.0)
         for sequence in [*self._running, *self._line.snapshot()]:
             sequence.finish("cancelled")
+        self._deliveries.send()
 
     def _admit(self) -> None:
         free = self._config.slots - len(self._running)

@@ -53,6 +53,7 @@ def body(
         "ignore_eos": request.ignore_eos,
         "stop_token_ids": [] if request.ignore_eos else list(eos),
         "priority": request.priority,
+        "cache_salt": request.tenant or None,  # tenants share no beginnings of prompts
         "return_token_ids": True,
         "return_tokens_as_token_ids": True,
     }
@@ -68,6 +69,7 @@ def scoring_body(request: GenerationRequest, *, model: str) -> dict[str, Any]:
         "logprobs": 1,
         "logprob_token_ids": list(request.next_token_ids),
         "priority": request.priority,
+        "cache_salt": request.tenant or None,
         "return_tokens_as_token_ids": True,
     }
 

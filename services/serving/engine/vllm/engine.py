@@ -7,7 +7,9 @@ vLLM sees their folder, and carry their content digest as their name.
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
+import logging
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -22,15 +24,12 @@ from safetensors import safe_open
 from contracts.base import Digest
 from services.serving.engine.adapters import (
     LoadedAdapter,
-    content_digest,
     read_adapter,
-    read_config,
-    read_tensors,
-    refuse_pickles,
-    require_rank,
+    read_folder,
 )
 from services.serving.engine.checkpoint import LlamaShape, NotLlama, end_tokens, weight_files
 from services.serving.engine.constraint import Constraints
+from services.serving.engine.delivery import EventStream
 from services.serving.engine.lifecycle import require_base, require_fit
 from services.serving.engine.llama_engine import EngineConfig
 from services.serving.engine.port import (
@@ -45,15 +44,15 @@ from services.serving.engine.port import (
     PromptScored,
     Tier,
 )
-from services.serving.engine.sequence import EventStream
 from services.serving.engine.shelf import AdapterShelf
 from services.serving.engine.vllm import dialect
 from services.serving.engine.vllm.flags import VllmFlags
 from services.serving.engine.vllm.server import BASE, VllmServer
+from services.serving.engine.vllm.standing import StandingServer
 from shared.errors import PermanentError, TransientError
 from shared.models import base_digest, tokenizer_digest
 
-START_WITHIN_S = 900.0
+_log = logging.getLogger(__name__)
 
 
 class VllmAway(TransientError):
@@ -65,6 +64,7 @@ class _Registered:
     """An adapter vLLM knows by its digest."""
 
     info: AdapterInfo
+    folder: Path
 
 
 class _Call(EventStream):
@@ -102,7 +102,10 @@ class VllmEngine:
         from transformers import AutoTokenizer
 
         self._config, self._flags = config, flags
-        self._server = VllmServer(python, folder, flags, dtype=config.dtype, slots=config.slots)
+        start = functools.partial(
+            VllmServer, python, folder, flags, dtype=config.dtype, slots=config.slots
+        )
+        self._server = StandingServer(start, restore=self._load_again)
         self._tokenizer = AutoTokenizer.from_pretrained(folder)
         described = json.loads((folder / "config.json").read_text())
         self._eos = end_tokens(folder, described)
@@ -127,11 +130,11 @@ class VllmEngine:
             context=flags.max_model_len,
             details={"engine": "vllm", "flags": " ".join(flags.argv())},
         )
-        self._server.wait(timeout_s=START_WITHIN_S)
+        self._server.open()
 
     @property
     def ready(self) -> bool:
-        return self._server.alive
+        return self._server.ready
 
     @property
     def info(self) -> ModelInfo:
@@ -152,13 +155,27 @@ class VllmEngine:
         with self._changing:
             info = self._checked(folder)
             before = {known.digest for known in self._shelf.list()}
+            if not self._server.ready:
+                raise VllmAway("vLLM is being started again", mend="ask again in a minute")
             if info.digest not in before | self._leaving:
                 self._post("load", lora_name=info.digest, lora_path=str(folder.resolve()))
             self._leaving.discard(info.digest)
-            self._shelf.put(_Registered(info))
+            self._shelf.put(_Registered(info, folder))
             self._leaving |= before - {known.digest for known in self._shelf.list()}
             self._let_go()
             return info
+
+    def _load_again(self) -> None:
+        """Give a fresh vLLM the adapters the last one had; who cannot be read is forgotten."""
+        with self._changing:
+            self._leaving.clear()
+            for info in self._shelf.list():
+                folder = self._shelf.get(info.digest).folder
+                try:
+                    self._post("load", lora_name=info.digest, lora_path=str(folder.resolve()))
+                except AdapterRefused as refused:
+                    _log.warning("adapter %s is left behind: %s", info.digest, refused)
+                    self._shelf.drop(info.digest)
 
     def unload_adapter(self, digest: Digest) -> None:
         with self._changing:
@@ -203,14 +220,18 @@ class VllmEngine:
                 folder, self._shape, base=self._info.base, max_rank=rank, dtype=dtype
             )
             return read.info
-        refuse_pickles(folder)
-        config = read_config(folder, self._info.base, applied=("fan_in_fan_out",))
-        tensors = read_tensors(folder, self._base_bytes)  # no adapter is as large as its base
+        held = read_folder(  # no adapter is as large as its base
+            folder,
+            self._info.base,
+            max_rank=rank,
+            limit=self._base_bytes,
+            applied=("fan_in_fan_out",),
+        )
         return AdapterInfo(
-            digest=content_digest(folder),
-            rank=require_rank(config, rank),
-            bytes=sum(t.numel() for t in tensors.values()) * dtype.itemsize,
-            target_modules=tuple(sorted({key.split(".")[-3] for key in tensors})),
+            digest=held.digest,
+            rank=int(held.config["r"]),
+            bytes=sum(t.numel() for t in held.tensors.values()) * dtype.itemsize,
+            target_modules=tuple(sorted({key.split(".")[-3] for key in held.tensors})),
         )
 
     def _post(self, what: str, **fields: str) -> None:
@@ -231,6 +252,8 @@ class VllmEngine:
         self._constraints.start(request)
         if request.adapter is not None:
             self._shelf.get(request.adapter)
+        if not self._server.ready:
+            raise VllmAway("vLLM is being started again", mend="ask again in a minute")
         if self._open.total() >= self._config.queue + self._config.slots:
             raise Overloaded("too many requests are at vLLM already", retry_after_s=2.0)
         call = _Call()

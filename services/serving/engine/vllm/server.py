@@ -63,6 +63,18 @@ class VllmServer:
     def alive(self) -> bool:
         return self._process.poll() is None
 
+    def ended(self) -> int:
+        """Wait until it has ended; its exit code."""
+        return self._process.wait()
+
+    def last_words(self) -> str:
+        """The end of its log."""
+        try:
+            said = self.log.read_text(errors="replace").splitlines()[-12:]
+        except FileNotFoundError:  # closed meanwhile
+            return "closed"
+        return " / ".join(line.strip() for line in said if line.strip())
+
     def client(self) -> httpx.Client:
         """A blocking client; the caller closes it."""
         transport = httpx.HTTPTransport(uds=str(self.socket))
@@ -86,10 +98,10 @@ class VllmServer:
                 if self._listens() and http.get("/health").is_success:
                     return
                 time.sleep(0.5)
-        said = self.log.read_text(errors="replace").splitlines()[-12:]
+        said = self.last_words()
         self.close()
         raise Misconfigured(
-            "vLLM did not start: " + " / ".join(line.strip() for line in said if line.strip()),
+            f"vLLM did not start: {said}",
             mend="mend what it says, or serve with SLUICE_SERVING_BACKEND=auto",
         )
 
