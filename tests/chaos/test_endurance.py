@@ -23,7 +23,7 @@ from contracts.training import TrainingStarted
 from shared.messaging import leases, provision, steps
 from shared.messaging.embedded import EmbeddedNats, free_port
 from shared.messaging.runlog import RunLog
-from tests.chaos.worker import NOTHING, UNIT_S, read, shorten_clocks
+from tests.chaos.worker import DURABLE, NOTHING, UNIT_S, read, shorten_clocks
 
 pytestmark = [pytest.mark.timeout(1500), pytest.mark.req("P3"), pytest.mark.xdist_group("chaos")]
 
@@ -91,6 +91,13 @@ async def until_lines(path: Path, run: str, count: int, timeout_s: float = 60) -
             await asyncio.sleep(0.05)
 
 
+async def until_waiting(jetstream, count: int, timeout_s: float = 90) -> None:
+    """Until so many workers ask for the next job."""
+    async with asyncio.timeout(timeout_s):
+        while ((await jetstream.consumer_info("RUN", DURABLE)).num_waiting or 0) < count:
+            await asyncio.sleep(0.1)
+
+
 async def test_a_job_of_twenty_waits_starts_once_and_a_killed_holders_job_is_taken_over(
     jetstream, nats_server, tmp_path: Path, seed: int, long: bool
 ) -> None:
@@ -104,6 +111,7 @@ async def test_a_job_of_twenty_waits_starts_once_and_a_killed_holders_job_is_tak
         for n in range(count):
             third = workers.start()
             pids[third.pid] = third
+            await until_waiting(jetstream, 2)  # one for the job, one to take it over
             killed, enough = await ask(jetstream, f"killed-{n}", units // 4), rng.randint(5, 30)
             refs.append(killed)
             await until_lines(tmp_path / "units", killed.run, enough)
