@@ -105,11 +105,11 @@ def test_no_program_is_root(sandbox: Sandbox, level: str) -> None:
         assert sandbox.run(["id", "-u"]).stdout.strip() not in (b"", b"0")
         return
     seen: set[int] = set()
-    runner = threading.Thread(target=sandbox.run, args=(["sleep", "0.5"],))
+    runner = threading.Thread(target=sandbox.run, args=(["sleep", "0.5137"],))
     runner.start()
     while runner.is_alive():
         for process in psutil.process_iter(["cmdline", "uids"]):
-            if process.info["cmdline"] == ["sleep", "0.5"]:
+            if process.info["cmdline"] == ["sleep", "0.5137"]:
                 seen.add(process.info["uids"].real)
         time.sleep(0.05)
     assert seen
