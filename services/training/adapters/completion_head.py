@@ -112,7 +112,7 @@ def score(
 def _described(logits_NV: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Entropy, mean and index of the highest logit of each row, a few rows in memory at a time."""
     entropies, means, bests = [], [], []
-    for rows_nV in logits_NV.split(_ROWS):
+    for rows_nV in torch.split(logits_NV, _ROWS):
         normal_nV = rows_nV.log_softmax(-1)
         entropies.append(-(normal_nV.exp() * normal_nV).sum(-1))
         means.append(rows_nV.mean(-1))
