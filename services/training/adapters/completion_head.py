@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (the field's spelling)
 from trl.trainer.utils import FusedCausalLMOutput
 
+from services.training.adapters.sharding import gathered
+
 _SCALED = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
 
 _ROWS = 32
@@ -91,7 +93,8 @@ def score(
 ) -> FusedCausalLMOutput:
     """Log-probability, entropy, mean logit and top-1 hit of each label but -100; zero elsewhere."""
     mask = labels_BT != -100
-    logits_NV = F.linear(hidden_BTH[mask], head.weight, head.bias).float()
+    weight, bias = gathered(head.weight), gathered(head.bias)
+    logits_NV = F.linear(hidden_BTH[mask], weight, bias).float()
     log_probs_N = -F.cross_entropy(logits_NV, labels_BT[mask], reduction="none")
     entropy_N, mean_N, best_N = _described(logits_NV.detach())
     top1_N = best_N == labels_BT[mask]

@@ -48,7 +48,7 @@ def measured(base: Path, *, tokens: int, full: bool) -> dict[str, float]:
 
     for half in (False, True):
         step(half)
-    taken = {half: [] for half in (False, True)}  # type: dict[bool, list[float]]
+    taken: dict[bool, list[float]] = {False: [], True: []}
     for _ in range(STEPS):
         for half, seconds in taken.items():
             seconds.append(step(half))

@@ -31,10 +31,9 @@ def shard_on_cpus(accelerator: Any) -> None:
     accelerator.state.fsdp_plugin = plugin
 
 
-def gathered(tensor: Any) -> torch.Tensor:
+def gathered(tensor: Any) -> Any:
     """All of a tensor, of which this process may hold a part. All processes must ask."""
-    found: torch.Tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-    return found
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def load_whole(model: Any, checkpoint: Path) -> None:
