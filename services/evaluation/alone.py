@@ -125,8 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.merged and options.gate != "G2":
         parser.error("only G2 can be asked of a merged checkpoint against its adapter")
-    needed = options.suite or (options.gate == "G7" and options.train)
-    if options.gate not in _OWN_SUITE and needed is None:
+    rows = options.suite or (options.train if options.gate == "G7" else None)
+    if options.gate not in _OWN_SUITE and rows is None:
         parser.error(f"{options.gate} needs --suite")
     if options.gate == ALL and options.train is None:
         parser.error("all gates need --train as well, for G7")
