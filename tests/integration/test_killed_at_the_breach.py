@@ -165,7 +165,7 @@ async def test_the_base_answers_in_time_whoever_dies_when_the_harm_begins(
             return answer.status_code < 300
 
         began = last = 0.0
-        harmed = in_a_row = 0
+        harmed, in_a_row, killed = 0, 0, False
         while in_a_row < BACK_IN_A_ROW:
             run = await log.load(ref)
             answers = await asyncio.gather(*(ask() for _ in range(4)))
@@ -177,10 +177,12 @@ async def test_the_base_answers_in_time_whoever_dies_when_the_harm_begins(
                 in_a_row, last = 0, time.monotonic()
                 began = began or last
                 harmed += 1
-                if await report(request, model) and harmed == 1:
+                if await report(request, model) and not killed:
                     fleet.kill_9(victim)
                     fleet.start(victim)
+                    killed = True
             await asyncio.sleep(0.05)
+        assert killed
         assert harmed <= IN_TIME_REQUESTS or last - began <= IN_TIME_S, (harmed, last - began)
         await told_truly(fleet, await ended(log, ref), jetstream)
         assert {model for _, model in [await ask() for _ in range(10)]} == {"base"}
