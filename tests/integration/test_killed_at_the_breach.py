@@ -165,7 +165,7 @@ async def test_the_base_answers_in_time_whoever_dies_when_the_harm_begins(
             return answer.status_code < 300
 
         began = last = 0.0
-        harmed = in_a_row = 0
+        harmed, in_a_row, killed = 0, 0, False
         while in_a_row < BACK_IN_A_ROW:
             run = await log.load(ref)
             answers = await asyncio.gather(*(ask() for _ in range(4)))
@@ -177,10 +177,12 @@ async def test_the_base_answers_in_time_whoever_dies_when_the_harm_begins(
                 in_a_row, last = 0, time.monotonic()
                 began = began or last
                 harmed += 1
-                if await report(request, model) and harmed == 1:
+                if await report(request, model) and not killed:
                     fleet.kill_9(victim)
                     fleet.start(victim)
+                    killed = True
             await asyncio.sleep(0.05)
+        assert killed
         assert harmed <= IN_TIME_REQUESTS or last - began <= IN_TIME_S, (harmed, last - began)
         await told_truly(fleet, await ended(log, ref), jetstream)
         assert {model for _, model in [await ask() for _ in range(10)]} == {"base"}
@@ -202,7 +204,10 @@ async def told_truly(fleet: Fleet, run: Run, jetstream: JetStreamContext) -> Non
     assert [link.index for link in chain] == list(range(len(chain)))
     assert [link.name for link in chain[:6]] == ["G2", "G1", "G3", "G4", "G5", "G8"]
     said = subjects.alert("acme", run.ref.run, "safety_incidents")
-    alerts = [Alert.model_validate_json(m.data) for m in await history(jetstream, "ALERTS", said)]
+    alerts: list[Alert] = []
+    while not alerts:  # the withdrawal is asked for first, so that the alert can say so
+        messages = await history(jetstream, "ALERTS", said)
+        alerts = [Alert.model_validate_json(message.data) for message in messages]
     assert [alert.state for alert in alerts][:1] == ["firing"]
     assert len({alert.id for alert in alerts}) == 1
     told = await asyncio.to_thread(fleet.history, run.registered.adapter_id)
