@@ -42,8 +42,8 @@ class ServingSettings(Settings):
     serving_max_lora_rank: int = 64
     serving_adapter_precision: Literal["model", "int8"] = "model"
     """`int8` halves the memory of bfloat16 adapters. It moved the log-probabilities of the example
-    job's adapter by 0.003 at most (bfloat16 itself: 0.26), and has not been seen to be faster: the
-    weights of long prompts are expanded at each call. Our own engine only."""
+    job's adapter by 0.003 at most (bfloat16 itself: 0.26), and has not been seen to be faster. Our
+    own engine only."""
     serving_threads: int = 2
     serving_tenants: tuple[str, ...] = ("demo",)
     """Tenants that get a client key when they have none."""

@@ -123,9 +123,8 @@ class TransformersEngine:
 
     def load_adapter(self, folder: Path, *, base: Digest | None = None) -> AdapterInfo:
         require_base(base, self._info.base)
-        digest = content_digest(folder)
         for info in self._shelf.list():
-            if info.digest == digest:
+            if info.digest == content_digest(folder):
                 return info
         adapter = self._hooks.read(
             folder, base=self._info.base, max_rank=self._config.max_lora_rank, dtype=self._dtype
