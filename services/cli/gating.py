@@ -89,7 +89,7 @@ def of_job(file: Path, folder: Path) -> dict[str, Path]:
     """
     job, _ = read_job(file)
     plain = folder / "job.json"
-    plain.write_text(job.model_dump_json(), encoding="utf-8")
+    plain.write_text(job.model_dump_json(by_alias=True), encoding="utf-8")
     found = {"--job": plain}
     for option, uri in (("--suite", job.evaluation.heldout.uri), ("--train", job.data[0].uri)):
         rows = file.parent / uri

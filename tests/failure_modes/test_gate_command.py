@@ -58,6 +58,7 @@ def test_all_gates_judge_an_adapter_by_the_thresholds_of_a_job(
     xml = tmp_path / "gates.xml"
     words = ["--candidate", str(healthy), "--job", str(tmp_path / "job.json")]
     done = sluice(home, "all", *words, "--junit", str(xml))
+    assert xml.exists(), done.stderr
     suites = ET.parse(xml).getroot().findall("testsuite")
     said = {s.get("name"): [c.tag for c in s.iterfind("testcase/*")] for s in suites}
     assert list(said) == [f"sluice G{n}" for n in (2, 1, 3, 4, 5, 6, 7, 12)], done.stderr
