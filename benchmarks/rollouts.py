@@ -53,6 +53,9 @@ from shared.testing.tiny_model import build_tiny_llama
 
 TENANT = "acme"
 RUN_TIMEOUT_S = 240.0
+PACE_S = 0.1
+"""From one round of four requests to the next, at least: everything shares one event loop, and users
+who leave it no time would measure how long the judge waits for its turn."""
 TOOL = {"type": "function", "function": {"name": "switch", "parameters": {"type": "object"}}}
 LADDER = tuple(CanaryStage(percent=p, outcomes=n) for p, n in ((10, 5), (50, 20), (100, 20)))
 
@@ -104,7 +107,8 @@ class World:
                 if run.stage.stage == candidate.onset and not candidate.harming:
                     candidate.harming, candidate.began = candidate.behaviour != HEALTHY, time.time()
                 await asyncio.gather(
-                    *(self.ask(candidate, number + i, draw.random() < 0.5) for i in range(4))
+                    asyncio.sleep(PACE_S),
+                    *(self.ask(candidate, number + i, draw.random() < 0.5) for i in range(4)),
                 )
                 number += 4
         await self._until_routed(candidate)

@@ -112,9 +112,11 @@ async def users(fleet: Fleet) -> AsyncIterator[tuple[httpx.AsyncClient, JetStrea
     connection = await nats.connect(fleet.settings.nats_url)
     headers = {"Authorization": "Bearer sk-users"}
     url = f"http://127.0.0.1:{fleet.port}"
-    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=20) as client:
-        yield client, connection.jetstream()
-    await connection.close()
+    try:
+        async with httpx.AsyncClient(base_url=url, headers=headers, timeout=20) as client:
+            yield client, connection.jetstream()
+    finally:
+        await connection.close()
 
 
 async def begin(fleet: Fleet, log: RunLog, ref: RunRef) -> None:
