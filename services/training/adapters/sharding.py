@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from accelerate.utils.constants import FSDP_MODEL_NAME
+from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.tensor import DTensor
 
 from services.training.adapters import world
@@ -39,5 +39,5 @@ def gathered(tensor: Any) -> Any:
 def load_whole(model: Any, checkpoint: Path) -> None:
     """A sharded checkpoint's weights into a model that is not sharded."""
     state = {"model": model.state_dict()}
-    dcp.load(state, checkpoint_id=checkpoint / f"{FSDP_MODEL_NAME}_0")
+    load(state, checkpoint_id=checkpoint / f"{FSDP_MODEL_NAME}_0")
     model.load_state_dict(state["model"])
