@@ -54,8 +54,8 @@ from shared.testing.tiny_model import build_tiny_llama
 TENANT = "acme"
 RUN_TIMEOUT_S = 240.0
 PACE_S = 0.1
-"""From one round of four requests to the next, at least: everything shares one event loop, and users
-who leave it no time would measure how long the judge waits for its turn."""
+"""From one round of four requests to the next, at least: everything shares one event loop, and
+users who leave it no time would measure how long the judge waits for its turn."""
 TOOL = {"type": "function", "function": {"name": "switch", "parameters": {"type": "object"}}}
 LADDER = tuple(CanaryStage(percent=p, outcomes=n) for p, n in ((10, 5), (50, 20), (100, 20)))
 
