@@ -9,7 +9,7 @@ import json
 
 import pytest
 
-from tests.containers.conftest import docker
+from tests.containers.conftest import connected, docker
 
 pytestmark = [pytest.mark.xdist_group("containers"), pytest.mark.timeout(400)]
 
@@ -29,7 +29,7 @@ except OSError as refused:
 @pytest.fixture(scope="module")
 def client():
     try:
-        found = docker.from_env()
+        found = connected()
         found.images.get(IMAGE)
     except docker.errors.DockerException as error:
         pytest.skip(f"no {IMAGE} ({error}); `MODELS=1 make test-containers` builds it")
