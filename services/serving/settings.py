@@ -30,7 +30,7 @@ class ServingSettings(Settings):
     serving_context: int = 4096
     serving_slots: int = 32
     serving_queue: int = 1024
-    serving_shadow_share: float = 0.03
+    serving_shadow_share: float = 0.02
     """Seconds of the engine for mirrored requests per second of users' requests beside them: about
     what a shadow adds to users' latency. Where the engine never rests, a shadow stage takes longer
     the less this is."""

@@ -14,10 +14,10 @@ from collections.abc import Sequence as Many
 
 from services.serving.engine.sequence import Sequence
 
-OWED = 0.03
+OWED = 0.02
 """The background's share of the time while users' requests run: it must not starve either."""
-BACKGROUND_TOKENS = 16
-"""Prompt tokens of a background step: about the time of two decoding steps."""
+BACKGROUND_TOKENS = 8
+"""Prompt tokens of a background step, which takes little longer than one that decodes."""
 
 
 class Turns:
