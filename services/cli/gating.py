@@ -78,7 +78,7 @@ def _models(home: Path) -> list[Path]:
     return sorted(f.parent for f in (home / "models").glob("*/config.json"))
 
 
-def of_job(file: Path, folder: Path) -> dict[str, Path]:
+def of_job(file: Path, folder: Path) -> dict[str, str]:
     """Options of the gates that a job file answers: itself as JSON, and its rows.
 
     A G7 without a dataset takes the first source of the job, before its curation; `--train` names
@@ -90,12 +90,12 @@ def of_job(file: Path, folder: Path) -> dict[str, Path]:
     job, _ = read_job(file)
     plain = folder / "job.json"
     plain.write_text(job.model_dump_json(by_alias=True), encoding="utf-8")
-    found = {"--job": plain}
+    found = {"--job": str(plain)}
     for option, uri in (("--suite", job.evaluation.heldout.uri), ("--train", job.data[0].uri)):
         rows = file.parent / uri
         if not rows.is_file():
             raise _bad(file.name, f"{uri} is no file beside it", f"give {option}")
-        found[option] = rows
+        found[option] = str(rows)
     return found
 
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from contracts.data import Canary, Row, parse_row
 from contracts.job import AdaptationJob, Behaviour, GateId, GatePolicy, GeneralSuite
@@ -32,7 +33,7 @@ ALL = "ALL"
 EXIT = {"passed": 0, "failed": 3, "inconclusive": 4}
 _OWN_SUITE: tuple[str, ...] = ("G2", "G5", "G6")
 """Gates that can do without `--suite`."""
-GATES = ("G1", "G2", "G3", "G4", "G5", "G6", "G7", "G12")
+GATES: tuple[str, ...] = get_args(GateId)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

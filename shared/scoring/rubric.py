@@ -9,10 +9,10 @@ answer at a time, so order cannot sway it).
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ import openai
 from contracts.base import Problem
 from contracts.data import Row
 from contracts.rubric import Rubric
+from shared.asking.cache import AnswerCache
+from shared.asking.request import Answer
 from shared.errors import InvalidInput, PeerUnavailable, PermanentError
 from shared.scoring.score import Score, right, unusable, wrong
 from shared.settings import Settings
@@ -56,7 +58,7 @@ class RubricJudge:
     def __init__(self, rubric: Rubric, *, kept: Path | None = None) -> None:
         """`kept` is the folder of verdicts; by default `<home>/cache/rubrics`."""
         self._rubric = rubric
-        self._kept = kept or Settings().home.resolve() / "cache" / "rubrics"
+        self._kept = AnswerCache(kept or Settings().home.resolve() / "cache" / "rubrics")
         self._calibrated = False
         self._lock = threading.Lock()
 
@@ -88,7 +90,7 @@ class RubricJudge:
             pairs.append((str(gold.accepted), str(self._accepts(score))))
         found, least = cohen_kappa(pairs), self._rubric.minimum_kappa
         if found.kappa is None or found.kappa < least:
-            shown = "0/0" if found.kappa is None else f"{found.kappa:.2f}"
+            shown = "undefined" if found.kappa is None else f"{found.kappa:.2f}"
             raise InvalidInput(
                 [
                     Problem(
@@ -115,27 +117,24 @@ class RubricJudge:
             "max_tokens": _TOKENS,
             "response_format": _FORM,
         }
-        key = hashlib.sha256(json.dumps([judge.url, request], sort_keys=True).encode()).hexdigest()
-        file = self._kept / key[:2] / f"{key}.json"
-        text = file.read_text(encoding="utf-8") if file.exists() else self._asked(request)
+        key = self._kept.key(str(judge.url), request)
+        said = self._kept.get(key) or self._asked(request)
         try:
-            given = json.loads(text)
+            given = json.loads(said.text)
             score, reason = int(given["score"]), str(given.get("reason", ""))
             if not 1 <= score <= 5:
                 raise ValueError(f"{score} is not from 1 to 5")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise PermanentError(
-                f"the judge {judge.model} gave no score for {item}: {text[:200]!r}",
+                f"the judge {judge.model} gave no score for {item}: {said.text[:200]!r}",
                 mend="name a judge whose endpoint honours response_format json_schema",
             ) from error
-        if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            part = file.with_suffix(f".{threading.get_ident()}.part")
-            part.write_text(text, encoding="utf-8")
-            part.replace(file)
+        if not said.cached:
+            self._kept.put(key, said)
         return score, reason
 
-    def _asked(self, request: dict[str, Any]) -> str:
+    def _asked(self, request: dict[str, Any]) -> Answer:
+        began = time.monotonic()
         judge = self._rubric.judge
         key = os.environ.get(judge.key_variable, "") if judge.key_variable else ""
         with openai.OpenAI(
@@ -152,4 +151,11 @@ class RubricJudge:
                 ) from error
             except openai.APIConnectionError as error:
                 raise PeerUnavailable(f"the judge {judge.model} cannot be reached") from error
-        return completion.choices[0].message.content or ""
+        choice, usage = completion.choices[0], completion.usage
+        return Answer(
+            text=choice.message.content or "",
+            latency_ms=(time.monotonic() - began) * 1e3,
+            prompt_tokens=usage.prompt_tokens if usage else 0,
+            completion_tokens=usage.completion_tokens if usage else 0,
+            finish_reason=choice.finish_reason,
+        )

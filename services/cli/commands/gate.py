@@ -69,6 +69,7 @@ def gate(
     An adapter's folder is served here until the gates have spoken. OPENAI_API_KEY opens the
     endpoint of a named candidate. Exit code: 0 passed, 3 failed, 4 inconclusive, 2 bad input.
     """
+    import itertools
     import os
     import subprocess
     import sys
@@ -80,21 +81,20 @@ def gate(
     settings = settings_here()
     words = [sys.executable, "-m", "services.evaluation.alone", name.upper()]
     with tempfile.TemporaryDirectory() as folder:
-        own = gating.of_job(job, Path(folder)) if job else {}
-        for option, value in (
-            ("--suite", suite),
-            ("--train", train),
-            ("--job", None),
-            ("--scorer", scorer),
-            ("--max-tokens", max_tokens),
-            ("--limit", limit),
-            ("--canaries", canaries),
-            ("--garak", garak),
-            ("--junit", junit),
-            ("--markdown", markdown),
-        ):
-            chosen = own.get(option) if value is None else value
-            words += [option, str(chosen)] if chosen is not None else []
+        given = {
+            "--suite": suite,
+            "--train": train,
+            "--scorer": scorer,
+            "--max-tokens": max_tokens,
+            "--limit": limit,
+            "--canaries": canaries,
+            "--garak": garak,
+            "--junit": junit,
+            "--markdown": markdown,
+        }
+        chosen = gating.of_job(job, Path(folder)) if job else {}
+        chosen |= {option: str(value) for option, value in given.items() if value is not None}
+        words += itertools.chain.from_iterable(chosen.items())
         adapter = None if url else gating.adapter_folder(candidate)
         if merged and adapter is None:
             raise typer.BadParameter("--merged needs the adapter's folder as --candidate")

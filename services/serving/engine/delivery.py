@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 
 from services.serving.engine.port import Finished, GenerationEvent
 
@@ -31,7 +32,7 @@ class Deliveries:
             stream, event = self._said.popleft()
             bags.setdefault(stream.loop, []).append((stream, event))
         for loop, bag in bags.items():
-            if not loop.is_closed():
+            with suppress(RuntimeError):  # it closed, perhaps this very moment
                 loop.call_soon_threadsafe(_unpack, bag)
 
 
