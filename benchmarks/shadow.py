@@ -5,10 +5,11 @@ first checkpoint under it (skipped if there is none).
 
 Users' requests (greedy, `--prompt` random tokens, `--tokens` generated) arrive at random times, and
 the engine is busy with them for about `--load` of the time. Rounds of 20 with every request
-mirrored to a LoRA take turns with rounds without, so that what else the machine does meets both;
-between rounds the mirrors run dry, outside the clock. The goal is a ratio of at most 1.05; its
-interval is a bootstrap over rounds. `--clock cpu` counts the processor seconds that this process
-spends between a request's arrival and its end: what other processes take is left out.
+mirrored to a LoRA take turns with rounds without, so that what else the machine does meets both; a
+pair of rounds has the same prompts at the same arrival times, and between rounds the mirrors run
+dry, outside the clock. The goal is a ratio of at most 1.05; its interval is a bootstrap over pairs.
+`--clock cpu` counts the processor seconds that this process spends between a request's arrival and
+its end: what other processes take is left out.
 """
 
 from __future__ import annotations
@@ -65,16 +66,15 @@ async def round_of(
     execution: Execution,
     asks: Sequence[Ask],
     route: Route,
-    gap_s: float,
-    draw: random.Random,
+    gaps: Sequence[float],
     now: Clock,
 ) -> list[float]:
-    """Latencies of a round, s. Returns when its mirrors have run as well."""
+    """Latencies of a round, s; `gaps` are between arrivals, s. Its mirrors have run as well."""
     waits: list[float] = []
     tasks = []
-    for ask in asks:
+    for ask, gap in zip(asks, gaps, strict=True):
         tasks.append(asyncio.create_task(measured(execution, ask, route, waits, now)))
-        await asyncio.sleep(draw.expovariate(1 / gap_s))
+        await asyncio.sleep(gap)
     await asyncio.gather(*tasks)
     await execution.drain()
     return waits
@@ -86,12 +86,13 @@ def p95(rounds: Sequence[Sequence[float]]) -> float:
 
 
 def ratio_interval(off: list[list[float]], on: list[list[float]]) -> tuple[float, float]:
-    """95 %, by resampling rounds."""
-    draw = random.Random(0)
-    found = sorted(
-        p95(draw.choices(on, k=len(on))) / p95(draw.choices(off, k=len(off)))
-        for _ in range(RESAMPLES)
-    )
+    """95 %, by resampling pairs of rounds."""
+    draw, pairs = random.Random(0), list(zip(off, on, strict=True))
+    found = []
+    for _ in range(RESAMPLES):
+        without, mirrored = zip(*draw.choices(pairs, k=len(pairs)), strict=True)
+        found.append(p95(mirrored) / p95(without))
+    found.sort()
     return found[int(0.025 * RESAMPLES)], found[int(0.975 * RESAMPLES)]
 
 
@@ -128,15 +129,16 @@ async def main(options: argparse.Namespace, model: Path, root: Path) -> None:
     alone: list[float] = []
     for number in range(4):
         await measured(execution, ask(-number), routes["off"], alone, time.perf_counter)
-    await round_of(execution, [ask(-9)], routes["on"], 0.1, draw, now)
+    await round_of(execution, [ask(-9)], routes["on"], [0.1], now)
     gap_s = statistics.median(alone[1:]) / options.load
     rounds: dict[str, list[list[float]]] = {"off": [], "on": []}
     mirrored = len([o for o in sink.outcomes if o.arm == "shadow"])
     for number in range(options.requests // ROUND):
         order = ("off", "on") if number % 2 else ("on", "off")
         asks = [ask(number * ROUND + i) for i in range(ROUND)]
+        gaps = [draw.expovariate(1 / gap_s) for _ in asks]
         for name in order:
-            rounds[name].append(await round_of(execution, asks, routes[name], gap_s, draw, now))
+            rounds[name].append(await round_of(execution, asks, routes[name], gaps, now))
             told = f"round {number + 1} of {options.requests // ROUND}, shadow {name}"
             print(f"{told}: p95 {1e3 * p95(rounds[name][-1:]):.0f} ms", file=sys.stderr, flush=True)
     engine.close()
