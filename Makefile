@@ -5,6 +5,8 @@ BIN    := $(VENV)/bin
 VLLM   := .venv-vllm
 HOME_  := $(CURDIR)/.sluice
 READY  := $(VENV)/.ready
+# as `sluice up` starts serving (shared/waiting.py)
+AWAKE  := OMP_WAIT_POLICY=active GOMP_SPINCOUNT=2000
 
 export OMP_WAIT_POLICY ?= passive
 export TOKENIZERS_PARALLELISM ?= false
@@ -47,9 +49,9 @@ docs: setup ## regenerate schemas, docs/requirements.md and the Kubernetes manif
 
 bench: setup ## print the benchmark ratios (benchmarks/RESULTS.md says how to read them)
 	$(BIN)/python benchmarks/bus.py
-	$(BIN)/python benchmarks/serving.py --home $(HOME_)
-	$(BIN)/python benchmarks/paging.py --home $(HOME_)
-	$(BIN)/python benchmarks/shadow.py --home $(HOME_)
+	$(AWAKE) $(BIN)/python benchmarks/serving.py --home $(HOME_)
+	$(AWAKE) $(BIN)/python benchmarks/paging.py --home $(HOME_)
+	$(AWAKE) $(BIN)/python benchmarks/shadow.py --home $(HOME_)
 	$(BIN)/python benchmarks/memory.py --home $(HOME_)
 	$(BIN)/python benchmarks/monitoring.py
 	$(BIN)/python benchmarks/curation.py

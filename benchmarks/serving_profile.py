@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import Any
 
 from services.serving.engine import llama_engine, model
-from services.serving.engine.linear import PackedLinear
 
 LINEARS, HEAD, ATTENTION, LORA = "base linears", "logits", "attention", "LoRA shrink and expand"
 FUSED, SAMPLING, ANSWERS = "norms and activations", "sampling", "texts and events"
@@ -80,13 +79,10 @@ class Profile:
 
     def _wrap(self, engine: Any) -> None:
         timed, llama = self._watch.timed, engine._model
-        head = timed(HEAD, PackedLinear.__call__)
-        linear = timed(LINEARS, PackedLinear.__call__)
-
-        def product(self: PackedLinear, x: Any) -> Any:
-            return (head if self.out_features == llama.shape.vocab else linear)(self, x)
-
-        setattr(PackedLinear, "__call__", product)  # noqa: B010 - looked up on the type
+        llama._head = timed(HEAD, llama._head)
+        for layer in llama._layers:
+            for name, product in layer.linears.items():
+                layer.linears[name] = timed(LINEARS, product)
         for name in ("__init__", "__call__"):
             setattr(model._Attention, name, timed(ATTENTION, getattr(model._Attention, name)))
         setattr(llama_engine, "step_of", timed(SCHEDULING, llama_engine.step_of))  # noqa: B010

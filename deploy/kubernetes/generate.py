@@ -10,6 +10,7 @@ import yaml
 from contracts.base import Service
 from contracts.topology import CONSUMERS
 from shared.messaging.login import BUS
+from shared.waiting import BRIEFLY_AWAKE
 
 HERE = Path(__file__).parent
 NAMESPACE = "sluice"
@@ -53,6 +54,8 @@ def deployment(service: Service) -> Json:
             {"name": "tmp", "mountPath": "/tmp"},
         ],
     }
+    if service == Service.SERVING:
+        container["env"] += [{"name": k, "value": v} for k, v in BRIEFLY_AWAKE.items()]
     if service in PORTS:
         container["ports"] = [{"containerPort": PORTS[service]}]
     return {

@@ -7,13 +7,7 @@
 // processor multiplies matrices of them (AMX) and rounds X * A^T to bf16 in between, as torch does.
 
 #include "lora.h"
-
-#if defined(__linux__) && defined(__AMX_BF16__) && defined(__AVX512BF16__)
-#define TILES
-#include <immintrin.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
+#include "tiles.h"
 
 namespace {
 
@@ -121,30 +115,9 @@ template <class T, class W> class Floats {
 };
 
 #ifdef TILES
-// A tile is 16 rows of 64 bytes. A product takes rows of 32 bf16 and a tile whose row p holds rows
-// 2p and 2p + 1 of the right matrix side by side, and adds to 16 rows of 16 floats.
 template <class W> class Tiles {
   public:
     static constexpr int64_t TALLEST = 256;
-
-    // Whether the system lets this process use them.
-    static bool allowed() {
-        constexpr long REQUEST_PERMISSION = 0x1023, TILE_DATA = 18;
-        static const bool granted = syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
-        return granted;
-    }
-
-    // Other libraries configure this thread's tiles too: what they chose is put back.
-    void begin() {
-        struct alignas(64) {
-            uint8_t palette = 1, start = 0, reserved[14] = {};
-            uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-            uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-        } mine;
-        _tile_storeconfig(theirs_);
-        _tile_loadconfig(&mine);
-    }
-    void end() { _tile_loadconfig(theirs_); }
 
     // As Floats does.
     void operator()(const Low& low, const bf16* x, int64_t x_stride, int64_t k, int64_t rows,
@@ -296,7 +269,6 @@ template <class W> class Tiles {
         __asm__ volatile("" ::: "memory");
     }
 
-    alignas(64) uint8_t theirs_[64];
     Room x_, shrunk_, strip_, part_, sums_;
 };
 #endif
@@ -323,13 +295,12 @@ void sgmv_long(T* y, int64_t y_stride, const T* x, int64_t x_stride, int64_t k, 
     };
 #ifdef TILES
     if constexpr (std::is_same_v<T, bf16>)
-        if (tiles && Tiles<W>::allowed()) {
+        if (tiles && tiles_allowed()) {
 #pragma omp parallel
             {
                 static thread_local Tiles<W> work;
-                work.begin();
+                const Configured configured;
                 take_turns(work);
-                work.end();
             }
             return;
         }

@@ -69,7 +69,7 @@ def _python() -> Iterator[Finding]:
     mend = "" if good else "use Python 3.11 or newer"
     yield Finding(what="python", state="ok" if good else "bad", says=says, mend=mend)
     waits = os.environ.get("OMP_WAIT_POLICY", "")
-    if waits.lower() == "active":
+    if waits.lower() == "active" and "GOMP_SPINCOUNT" not in os.environ:
         yield Finding(
             what="OMP_WAIT_POLICY",
             state="warning",

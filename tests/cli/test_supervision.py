@@ -182,6 +182,18 @@ def test_the_base_is_a_folder_a_name_or_the_only_one(tmp_path) -> None:
     assert "SLUICE_BASE" not in Plan(home=tmp_path, services=("training",)).environment()
 
 
+def test_idle_threads_of_serving_alone_wait_awake_and_not_for_long(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    small = tmp_path / "models" / "small"
+    small.mkdir(parents=True)
+    (small / "config.json").write_text("{}")
+    programs = {p.name: p.env for p in Plan(home=tmp_path).programs()}
+    assert programs["serving"]["OMP_WAIT_POLICY"] == "active"
+    assert int(programs["serving"]["GOMP_SPINCOUNT"]) < 10_000
+    others = [env for name, env in programs.items() if name != "serving"]
+    assert {env["OMP_WAIT_POLICY"] for env in others} == {"passive"}
+
+
 @pytest.fixture
 async def platform(tmp_path, start, environment):
     """`sluice up` with one tiny service beside the broker."""

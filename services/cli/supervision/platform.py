@@ -32,6 +32,7 @@ from shared.messaging.copies import provision_tenant
 from shared.messaging.embedded import EmbeddedNats
 from shared.messaging.provision import provision
 from shared.settings import Settings
+from shared.waiting import ASLEEP, BRIEFLY_AWAKE
 
 BROKER = "nats"
 HOST = "127.0.0.1"
@@ -79,9 +80,7 @@ class Plan:
             "SLUICE_CONSOLE_PORT": str(self.console_port),
             "PYTHONUNBUFFERED": "1",
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-            # idle OpenMP threads must not spin beside ten other processes
-            "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive"),
-        }
+        } | ASLEEP
         if self.base:
             told["SLUICE_BASE"] = self.base
         if Service.SERVING in self.services:
@@ -99,6 +98,8 @@ class Plan:
         told = self.environment()
         own = {name: self._login(name) for name in self.services}
         own |= {name: self._login(program_user(name), in_url=True) for name, _ in self.extra}
+        if Service.SERVING in own:
+            own[Service.SERVING] |= BRIEFLY_AWAKE
         return tuple(
             Program(name=name, argv=(sys.executable, "-m", module), env=told | own[name])
             for name, module in (*modules, *self.extra)

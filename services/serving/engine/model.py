@@ -19,10 +19,11 @@ from kernels.attention import Rotary, Rows
 from kernels.attention import implementation as attention_named
 from kernels.attention.reference import gather, rotate
 from kernels.fused import implementation as fused_named
+from kernels.linear import Linear
+from kernels.linear import implementation as linear_named
 from kernels.lora import Apply, LowRank, Prepare, SegmentPlan
 from kernels.lora import implementation as lora_named
 from services.serving.engine.checkpoint import LlamaShape, read_weights
-from services.serving.engine.linear import PackedLinear
 
 FUSED = {
     "qkv": ("q_proj", "k_proj", "v_proj"),
@@ -65,7 +66,7 @@ class Batch:
 class _Layer:
     norm_in: Tensor
     norm_post: Tensor
-    linears: dict[str, PackedLinear]
+    linears: dict[str, Linear]
 
 
 class Llama:
@@ -84,17 +85,18 @@ class Llama:
         self._embedding = weights["model.embed_tokens.weight"]
         self._norm = weights["model.norm.weight"]
         head = self._embedding if self.shape.tied else weights["lm_head.weight"]
-        self._head = PackedLinear(head)
+        self._packed = linear_named(kernels)
+        self._head = self._packed(head)
         self._layers = [self._layer(weights, index) for index in range(self.shape.layers)]
         self.rotary = self._rotary_tables()
 
     def _layer(self, weights: dict[str, Tensor], index: int) -> _Layer:
         prefix = f"model.layers.{index}."
 
-        def fused(name: str) -> PackedLinear:
+        def fused(name: str) -> Linear:
             part = "self_attn" if name in ("qkv", "o") else "mlp"
             parts = [weights.pop(f"{prefix}{part}.{linear}.weight") for linear in FUSED[name]]
-            return PackedLinear(torch.cat(parts))
+            return self._packed(torch.cat(parts))
 
         return _Layer(
             weights[f"{prefix}input_layernorm.weight"],
