@@ -31,7 +31,9 @@ from services.curation.refusals import RefusalLog
 from services.curation.rows import Stage, Tally, TracedRow, through
 from shared.errors import TransientError
 
-CACHE_KIB = 16 << 10
+CACHE_KIB = 64 << 10
+LOG_PAGES = 16 << 10
+"""Written to the log before the database itself is: hashes of ids and contents fall all over it."""
 _TABLES = """
 CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE shards (leg TEXT, shard INTEGER, rows INTEGER, digest TEXT, PRIMARY KEY (leg, shard));
@@ -92,6 +94,7 @@ class Workbench:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
         db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        db.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
         if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'about'").fetchone():
             db.executescript(f"BEGIN; {_TABLES} COMMIT;")
             db.execute("INSERT INTO about VALUES ('key', ?)", (self._key,))

@@ -34,6 +34,7 @@ JOB: dict[str, Any] = {
     "curation": {"near_duplicate_threshold": 0.8},
     "rollout": {"deployment": "d"},
 }  # fmt: skip
+SMALL_MIB = 64
 LEAKED = "Find the leaked item of the set, the kraken of the harbour"
 
 
@@ -76,7 +77,7 @@ def main() -> int:
     source = corpus(folder / "rows.jsonl", mebibytes)
     light = Addresses()
     detector = PiiDetector() if "real" in sys.argv else light
-    if detector is light:  # a small corpus fills a small shard and a small cache
+    if detector is light and mebibytes < SMALL_MIB:  # a small corpus fills a small shard and a small cache
         checking.SHARD_BYTES, workbench.CACHE_KIB = 1 << 20, 4 << 10
 
     def tell(now: Advance) -> None:
