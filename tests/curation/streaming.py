@@ -77,7 +77,7 @@ def main() -> int:
     source = corpus(folder / "rows.jsonl", mebibytes)
     light = Addresses()
     detector = PiiDetector() if "real" in sys.argv else light
-    if detector is light and mebibytes < SMALL_MIB:  # a small corpus fills a small shard and a small cache
+    if detector is light and mebibytes < SMALL_MIB:  # it fills a small shard and a small cache
         checking.SHARD_BYTES, workbench.CACHE_KIB = 1 << 20, 4 << 10
 
     def tell(now: Advance) -> None:
