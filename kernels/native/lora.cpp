@@ -29,83 +29,124 @@ inline void expand(float* y, int64_t y_stride, const float* part, int64_t part_s
                 y[i * y_stride + c] += part[i * part_stride + j] * up(b[j * b_stride + c]);
 }
 
-constexpr int64_t RANKS = 8;       // of one piece of shrinking
-constexpr int64_t COLUMNS = 1024;  // of one piece of expanding, at most
-constexpr int64_t TALL = 16;       // rows of one piece of expanding, at most
+constexpr int64_t COLUMNS = 1024;  // that are expanded at once, at most
+constexpr int64_t TALL = 16;       // rows that are expanded at once, at most
 
-// Y[s] += scale * (X[s] * A^T) * B^T for every segment s. Pieces are 8 ranks when shrinking, and
-// columns when expanding: whole blocks where there are many, fewer columns where one large segment
-// must be shared. `scratch` holds rows * (k + most ranks) floats.
+// One call, whose parts may be done by any thread, in this order for each segment.
+template <class T, class W> struct Call {
+    T* y;
+    int64_t y_stride;
+    const T* x;
+    int64_t x_stride, k;
+    float* wide;    // X as floats, (rows, k)
+    float* shrunk;  // scale * X * A^T, (rows, most_ranks)
+    int64_t most_ranks;
+
+    void widen(const Low& low) const {
+        for (int64_t row = low.start; row < low.stop; ++row)
+            for (int64_t i = 0; i < k; ++i) wide[row * k + i] = up(x[row * x_stride + i]);
+    }
+
+    void shrink_to(const Low& low, int64_t first, int64_t last) const {
+        const W* a = static_cast<const W*>(low.a);
+        tiled(low.stop - low.start, [&](int64_t i, auto rows_at_once) {
+            const int64_t row = low.start + i;
+            tiled(last - first, [&](int64_t j, auto ranks_at_once) {
+                shrink<rows_at_once, ranks_at_once>(wide + row * k, a + (first + j) * k, k,
+                                                    shrunk + row * most_ranks + first + j,
+                                                    most_ranks);
+            });
+        });
+        for (int64_t row = low.start; row < low.stop; ++row)
+            for (int64_t j = first; j < last; ++j)
+                shrunk[row * most_ranks + j] *=
+                    float(low.scale) * (low.factors == nullptr ? 1.0f : low.factors[j]);
+    }
+
+    // Columns [first, first + width) of a block; `total` has room for TALL rows of them.
+    void expand_to(const Low& low, const Block& block, int64_t first, int64_t width,
+                   float* total) const {
+        const W* b = static_cast<const W*>(block.b) + first;
+        for (int64_t top = low.start; top < low.stop; top += TALL) {
+            const int64_t tall = std::min(TALL, low.stop - top);
+            std::fill(total, total + tall * width, 0.0f);
+            const float* part = shrunk + top * most_ranks + block.row;
+            tiled(block.rank, [&](int64_t j, auto ranks_at_once) {
+                tiled(tall, [&](int64_t i, auto rows_at_once) {
+                    expand<rows_at_once, ranks_at_once>(
+                        total + i * width, width, part + i * most_ranks + j, most_ranks,
+                        b + j * block.width, block.width, width);
+                });
+            });
+            for (int64_t i = 0; i < tall; ++i) {
+                T* to = y + (top + i) * y_stride + block.column + first;
+                for (int64_t c = 0; c < width; ++c) down(up(to[c]) + total[i * width + c], to[c]);
+            }
+        }
+    }
+};
+
+// Many segments: each thread takes whole ones, and nobody waits.
 template <class T, class W>
-void sgmv(T* y, int64_t y_stride, const T* x, int64_t x_stride, int64_t rows, int64_t k,
-          const Low* table, int64_t segments, float* scratch, int64_t most_ranks) {
-    float* wide = scratch;                // X as floats, (rows, k)
-    float* shrunk = scratch + rows * k;   // X * A^T, (rows, most_ranks)
+void one_by_one(const Call<T, W>& call, const Low* table, int64_t segments) {
+#pragma omp parallel
+    {
+        alignas(64) float total[TALL * COLUMNS];
+#pragma omp for schedule(dynamic)
+        for (int64_t s = 0; s < segments; ++s) {
+            const Low& low = table[s];
+            call.widen(low);
+            call.shrink_to(low, 0, low.rank);
+            for (int64_t n = 0; n < low.blocks; ++n)
+                for (int64_t first = 0; first < low.block[n].width; first += COLUMNS)
+                    call.expand_to(low, low.block[n], first,
+                                   std::min(COLUMNS, low.block[n].width - first), total);
+        }
+    }
+}
+
+// A few segments: the threads share each, 8 ranks at a time when shrinking, and some columns when
+// expanding.
+template <class T, class W>
+void in_pieces(const Call<T, W>& call, const Low* table, int64_t segments) {
+    constexpr int64_t RANKS = 8, SOME = COLUMNS / 8;
     Pieces shrinks, expands;
 #pragma omp parallel
     {
 #pragma omp for schedule(static)
-        for (int64_t s = 0; s < segments; ++s)
-            for (int64_t row = table[s].start; row < table[s].stop; ++row)
-                for (int64_t i = 0; i < k; ++i) wide[row * k + i] = up(x[row * x_stride + i]);
+        for (int64_t s = 0; s < segments; ++s) call.widen(table[s]);
 
         int64_t piece = 0, mine = shrinks.take();
-        for (int64_t s = 0; s < segments; ++s) {
-            const Low& low = table[s];
-            const W* a = static_cast<const W*>(low.a);
-            for (int64_t first = 0; first < low.rank; first += RANKS) {
+        for (int64_t s = 0; s < segments; ++s)
+            for (int64_t first = 0; first < table[s].rank; first += RANKS) {
                 if (piece++ != mine) continue;
                 mine = shrinks.take();
-                const int64_t last = std::min(first + RANKS, low.rank);
-                tiled(low.stop - low.start, [&](int64_t i, auto rows_at_once) {
-                    const int64_t row = low.start + i;
-                    tiled(last - first, [&](int64_t j, auto ranks_at_once) {
-                        shrink<rows_at_once, ranks_at_once>(
-                            wide + row * k, a + (first + j) * k, k,
-                            shrunk + row * most_ranks + first + j, most_ranks);
-                    });
-                });
-                for (int64_t row = low.start; row < low.stop; ++row)
-                    for (int64_t j = first; j < last; ++j)
-                        shrunk[row * most_ranks + j] *=
-                            float(low.scale) * (low.factors == nullptr ? 1.0f : low.factors[j]);
+                call.shrink_to(table[s], first, std::min(first + RANKS, table[s].rank));
             }
-        }
 #pragma omp barrier
-        const bool few = segments < 2 * omp_get_num_threads();
-        const int64_t columns = few ? COLUMNS / 8 : COLUMNS;
-        alignas(64) float total[TALL * COLUMNS];
+        alignas(64) float total[TALL * SOME];
         piece = 0, mine = expands.take();
-        for (int64_t s = 0; s < segments; ++s) {
-            const Low& low = table[s];
-            for (int64_t n = 0; n < low.blocks; ++n) {
-                const Block& block = low.block[n];
-                for (int64_t first = 0; first < block.width; first += columns) {
+        for (int64_t s = 0; s < segments; ++s)
+            for (int64_t n = 0; n < table[s].blocks; ++n) {
+                const Block& block = table[s].block[n];
+                for (int64_t first = 0; first < block.width; first += SOME) {
                     if (piece++ != mine) continue;
                     mine = expands.take();
-                    const W* b = static_cast<const W*>(block.b) + first;
-                    const int64_t width = std::min(columns, block.width - first);
-                    for (int64_t top = low.start; top < low.stop; top += TALL) {
-                        const int64_t tall = std::min(TALL, low.stop - top);
-                        std::fill(total, total + tall * columns, 0.0f);
-                        const float* part = shrunk + top * most_ranks + block.row;
-                        tiled(block.rank, [&](int64_t j, auto ranks_at_once) {
-                            tiled(tall, [&](int64_t i, auto rows_at_once) {
-                                expand<rows_at_once, ranks_at_once>(
-                                    total + i * columns, columns, part + i * most_ranks + j,
-                                    most_ranks, b + j * block.width, block.width, width);
-                            });
-                        });
-                        for (int64_t i = 0; i < tall; ++i) {
-                            T* to = y + (top + i) * y_stride + block.column + first;
-                            for (int64_t c = 0; c < width; ++c)
-                                down(up(to[c]) + total[i * columns + c], to[c]);
-                        }
-                    }
+                    call.expand_to(table[s], block, first, std::min(SOME, block.width - first),
+                                   total);
                 }
             }
-        }
     }
+}
+
+// Y[s] += scale * (X[s] * A^T) * B^T for every segment s. `scratch` holds rows * (k + most ranks)
+// floats.
+template <class T, class W>
+void sgmv(T* y, int64_t y_stride, const T* x, int64_t x_stride, int64_t rows, int64_t k,
+          const Low* table, int64_t segments, float* scratch, int64_t most_ranks) {
+    const Call<T, W> call{y, y_stride, x, x_stride, k, scratch, scratch + rows * k, most_ranks};
+    const bool many = segments >= 4 * omp_get_max_threads();
+    many ? one_by_one(call, table, segments) : in_pieces(call, table, segments);
 }
 
 }  // namespace
