@@ -192,6 +192,9 @@ def test_idle_threads_of_serving_alone_wait_awake_and_not_for_long(tmp_path, mon
     assert int(programs["serving"]["GOMP_SPINCOUNT"]) < 10_000
     others = [env for name, env in programs.items() if name != "serving"]
     assert {env["OMP_WAIT_POLICY"] for env in others} == {"passive"}
+    monkeypatch.setenv("GOMP_SPINCOUNT", "0")
+    [serving] = Plan(home=tmp_path, services=("serving",)).programs()
+    assert serving.env["GOMP_SPINCOUNT"] == "0"
 
 
 @pytest.fixture

@@ -99,7 +99,8 @@ class Plan:
         own = {name: self._login(name) for name in self.services}
         own |= {name: self._login(program_user(name), in_url=True) for name, _ in self.extra}
         if Service.SERVING in own:
-            own[Service.SERVING] |= BRIEFLY_AWAKE
+            chosen = {k: v for k, v in os.environ.items() if k == "GOMP_SPINCOUNT"}
+            own[Service.SERVING] |= BRIEFLY_AWAKE | chosen
         return tuple(
             Program(name=name, argv=(sys.executable, "-m", module), env=told | own[name])
             for name, module in (*modules, *self.extra)
