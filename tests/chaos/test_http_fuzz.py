@@ -215,7 +215,9 @@ def test_the_console_answers_whatever_its_document_allows_and_forbids(
     def call(case: schemathesis.Case, data: st.DataObject) -> int:
         if data.draw(st.booleans()) and "tenant" in case.path_parameters:
             case.path_parameters.update(tenant=REF.tenant, name=REF.run)
-        return int(case.call(headers={"host": "127.0.0.1"}, timeout=PATIENCE_S).status_code)
+        endless = case.operation.path.endswith("/facts")  # cut, then: its status has come by now
+        patience = 0.2 if endless else PATIENCE_S
+        return int(case.call(headers={"host": "127.0.0.1"}, timeout=patience).status_code)
 
     seen = fuzz(console, "/api/openapi.json", seed, examples, call)
     print(f"{seen.total()} requests: {dict(seen)}", flush=True)
