@@ -14,9 +14,11 @@ import asyncio
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from pydantic import JsonValue
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -52,19 +54,38 @@ def main() -> int:
     for name in [given.only] if given.only else sorted(BETTER):
         with tempfile.TemporaryDirectory() as folder:
             began_s = time.monotonic()
-            trained, rows = asyncio.run(carry_out(name, given.home, Path(folder)))
-            _print(name, trained, rows, time.monotonic() - began_s)
+            done = asyncio.run(carry_out(name, given.home, Path(folder)))
+            trained = done.trained
+            _print(name, trained, done.rows, time.monotonic() - began_s)
         after, before = (trained.metrics[measure] for measure in BETTER[name])
         met &= after > before
     return 0 if met else 1
 
 
-async def carry_out(name: str, home: Path, folder: Path) -> tuple[AdapterTrained, dict[str, int]]:
-    """Curate and train the example job `name`; its fact, and the rows of each split."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CarriedOut:
+    """An example job that went from its rows to an adapter."""
+
+    trained: AdapterTrained
+    rows: dict[str, int]
+    """Split → rows."""
+    held_out: Path
+    """The rows that curation set apart."""
+    adapter: Path
+
+
+async def carry_out(
+    name: str, home: Path, folder: Path, *, shortest: int | None = None, **train: JsonValue
+) -> CarriedOut:
+    """Curate and train the example job `name` on the base under `home`; files go into `folder`.
+
+    Its `shortest` rows alone where that is said, and `train` in place of hyperparameters it names.
+    """
     settings = TrainingSettings(home=folder)
     store = ArtifactStore(settings.artifacts_url)
-    job = _job(name, home, store)
-    choice = MethodChoice(method="preference", reason="the job names it", rejected={})
+    job = _job(name, home, folder, store, shortest=shortest, train=train)
+    method = "lora" if job.method.name == "auto" else job.method.name
+    choice = MethodChoice(method=method, reason="the job names it", rejected={})
     events = [
         RunAccepted(job=job, job_digest=digest_of(name.encode())),
         advised().model_copy(update={"choice": choice}),
@@ -84,15 +105,33 @@ async def carry_out(name: str, home: Path, folder: Path) -> tuple[AdapterTrained
     trained = await workshop.train(order, report, asyncio.Event())
     if not isinstance(trained, AdapterTrained):
         raise SystemExit(f"{name}: {trained}")
-    return trained, curated.rows
+    return CarriedOut(
+        trained=trained,
+        rows=curated.rows,
+        held_out=order.work / "validation.jsonl",
+        adapter=order.work / "adapter",
+    )
 
 
-def _job(name: str, home: Path, store: ArtifactStore) -> AdaptationJob:
+def _job(
+    name: str,
+    home: Path,
+    folder: Path,
+    store: ArtifactStore,
+    *,
+    shortest: int | None,
+    train: dict[str, JsonValue],
+) -> AdaptationJob:
     document = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
-    files = [document["data"][0], document["evaluation"]["dev"], document["evaluation"]["heldout"]]
-    for holder in files:
+    data, evaluation = document["data"][0], document["evaluation"]
+    lines = (FOLDER / data["uri"]).read_text().splitlines(keepends=True)
+    rows = folder / "rows.jsonl"
+    rows.write_text("".join(sorted(lines, key=len)[:shortest] if shortest else lines))
+    data["uri"] = str(pin(store, rows.as_uri()))
+    for holder in (evaluation["dev"], evaluation["heldout"]):
         holder["uri"] = str(pin(store, (FOLDER / holder["uri"]).as_uri()))
     document["base"]["model"] = str((home / "models" / document["base"]["model"]).resolve())
+    document["method"]["train"] |= train
     return AdaptationJob.model_validate(document)
 
 

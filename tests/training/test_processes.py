@@ -7,13 +7,17 @@ import os
 import shutil
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 
+from contracts.preference import PreferenceParameters
+from services.training.adapters.methods import method
 from services.training.adapters.supervisor import ROOT
-from services.training.plan import PLAN_FILE
-from services.training.reports import Done, Step, parse_report
+from services.training.health import RunStopped
+from services.training.plan import PLAN_FILE, TrainerPlan
+from services.training.reports import Done, Step, TrainResult, parse_report
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -52,14 +56,7 @@ def carried_out(folder, plan, processes: int, **variables: str) -> list:
 
 @pytest.mark.req("T6")
 def test_two_processes_lose_what_one_loses_step_by_step(tmp_path, make_plan):
-    plan = make_plan(8, learning_rate=5e-3)
-    plan = plan.model_copy(
-        update={
-            "recipe": plan.recipe.model_copy(
-                update={"lora": plan.recipe.lora.model_copy(update={"dropout": 0.0})}
-            )
-        }
-    )
+    plan = without_dropout(make_plan(8, learning_rate=5e-3))
     one, two = carried_out(tmp_path / "one", plan, 1), carried_out(tmp_path / "two", plan, 2)
     losses = [[r.loss for r in reports if isinstance(r, Step)] for reports in (one, two)]
     assert len(losses[0]) == 8
@@ -73,51 +70,81 @@ def test_two_processes_lose_what_one_loses_step_by_step(tmp_path, make_plan):
     assert (tmp_path / "two" / "adapter" / "adapter_model.safetensors").is_file()
 
 
-@pytest.mark.req("T6")
-def test_every_weight_sharded_over_two_processes_loses_what_one_loses(tmp_path, make_plan):
-    """torch's FSDP2 over gloo, with our frozen parts and our head; each holds half."""
-    (tmp_path / PLAN_FILE).write_text(make_plan(6, learning_rate=5e-3).model_dump_json())
-    losses = []
-    for processes in (1, 2):
-        out = tmp_path / f"{processes}.json"
-        launched(["tests.training.sharded", str(tmp_path / PLAN_FILE), str(out)], processes)
-        losses.append(json.loads(out.read_text()))
-    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
-    assert losses[0][-1] < 0.9 * losses[0][0]
+def without_dropout(plan: TrainerPlan, **changes: Any) -> TrainerPlan:
+    """Whose masks are drawn by each process for its own rows."""
+    lora = plan.recipe.lora.model_copy(update={"dropout": 0.0})
+    return plan.model_copy(
+        update={"recipe": plan.recipe.model_copy(update={"lora": lora} | changes)}
+    )
+
+
+def losses_of(reports: list) -> list[float]:
+    return [report.loss for report in reports if isinstance(report, Step)]
+
+
+def result_of(reports: list) -> TrainResult:
+    [done] = [report for report in reports if isinstance(report, Done)]
+    return done.result
 
 
 @pytest.mark.req("T1", "T4", "T6")
-def test_the_trainer_shards_every_weight_resumes_and_loses_what_one_process_loses(
-    tmp_path, make_plan
+@pytest.mark.parametrize(
+    ("recipe", "moved"),
+    [pytest.param("sft", "full", id="every-weight"), pytest.param("lora", "lora", id="lora")],
+)
+def test_the_trainer_shards_a_base_resumes_and_loses_what_one_process_loses(
+    tmp_path, make_plan, recipe, moved
 ):
     """The whole way: FSDP2 by accelerate, sharded checkpoints, and the adapter at the end."""
-    plan = make_plan(6, learning_rate=5e-3, checkpoint_every=3)
-    recipe = plan.recipe.model_copy(update={"method": "sft", "parameters": "full"})
-    plan = plan.model_copy(update={"recipe": recipe})
+    plan = without_dropout(
+        make_plan(6, learning_rate=5e-3, checkpoint_every=3), method=recipe, parameters=moved
+    )
     one = carried_out(tmp_path / "one", plan, 1)
     work = tmp_path / "two"
     two = carried_out(work, plan, 2, **SHARDED)
     checkpoints = sorted(path.name for path in (work / "checkpoints").iterdir())
     assert checkpoints == ["checkpoint-3", "checkpoint-6"]
-    shards = list((work / "checkpoints" / "checkpoint-3" / "pytorch_model_fsdp_0").glob("*.distcp"))
-    assert len(shards) == 2
+    written = work / "checkpoints" / "checkpoint-3" / "pytorch_model_fsdp_0"
+    sizes = [path.stat().st_size for path in written.glob("*.distcp")]
+    assert len(sizes) == 2
+    assert max(sizes) < 0.6 * sum(sizes)  # each held about half
+    assert losses_of(one)[-1] < losses_of(one)[0]
+    assert losses_of(two) == pytest.approx(losses_of(one), rel=1e-3)
 
-    shutil.rmtree(work / "checkpoints" / "checkpoint-6")  # as if it was killed after step 5
-    shutil.rmtree(work / "adapter")
-    (work / "result.json").unlink()
-    resumed = carried_out(work, plan, 2, **SHARDED)
+    def again() -> list:
+        shutil.rmtree(work / "adapter")
+        (work / "result.json").unlink()
+        return carried_out(work, plan, 2, **SHARDED)
 
-    losses = [[r.loss for r in reports if isinstance(r, Step)] for reports in (one, two, resumed)]
-    assert len(losses[0]) == 6
-    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
-    assert losses[2] == pytest.approx(losses[1][3:], rel=1e-3)
-    assert losses[0][-1] < losses[0][0]
-    results = [r.result for reports in (one, two, resumed) for r in reports if isinstance(r, Done)]
-    assert [result.resumed_from for result in results] == [None, None, 3]
+    finished = again()  # as if it was killed before the adapter was written
+    assert losses_of(finished) == []
+    results = [result_of(one), result_of(two), result_of(finished)]
+    assert [result.resumed_from for result in results] == [None, None, 6]
+    if moved == "full":
+        shutil.rmtree(work / "checkpoints" / "checkpoint-6")  # as if it was killed after step 5
+        resumed = again()
+        assert losses_of(resumed) == pytest.approx(losses_of(two)[3:], rel=1e-3)
+        results.append(result_of(resumed))
+        assert results[-1].resumed_from == 3
     for result in results[1:]:
         assert result.validation_loss == pytest.approx(results[0].validation_loss, rel=1e-2)
         assert result.metrics == pytest.approx(results[0].metrics, rel=1e-2)
+    assert results[1].weights == results[2].weights
     assert (work / "adapter" / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.req("T6")
+@pytest.mark.parametrize("name", ["qlora", "dpo"])
+def test_what_cannot_be_sharded_is_refused_by_name(session, make_plan, monkeypatch, name):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    plan = without_dropout(make_plan(2), method=name, preference=PreferenceParameters())
+    pairs = session().work / "pairs.jsonl"
+    rows = [json.loads(line) | {"rejected": "no"} for line in plan.train.read_text().splitlines()]
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    plan = plan.model_copy(update={"train": pairs, "validation": None})
+    with pytest.raises(RunStopped, match="reads weights whole"):
+        method(name)(session(plan))
 
 
 @pytest.mark.req("T6")

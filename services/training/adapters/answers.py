@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 
 from contracts.data import Row
+from services.training.adapters import world
 from services.training.adapters.base import load_base
 from services.training.adapters.session import Session, Trained
 from services.training.adapters.session_trainer import SessionTrainer
@@ -73,6 +74,8 @@ def train_answers(
 ) -> Trained:
     """Train on `rows` and measure on `held`; `trainer_of` gets model, tokenizer and tokens."""
     say, longest = session.channel.working, session.plan.recipe.train.max_length
+    world.require_whole(session.plan.recipe.method)
+
     say("loading the base")
     model, tokenizer = load_base(session.plan)
 

@@ -91,7 +91,7 @@ def maximise(
     before = trainer.mean_loss(held) if held else None
     served, metrics = weights.finish(session, trainer)
     after = before
-    if served is not trainer.network and held:
+    if weights.loss_before and held:
         after = trainer.mean_loss(held, of=served)
         metrics = metrics | ({} if before is None else {weights.loss_before: before})
     if measure is not None:

@@ -120,12 +120,6 @@ class SessionTrainer(Trainer):
                 f"no training row is left: {too_long} exceed max_length",
                 "raise method.train.max_length, or check the dataset",
             )
-        if world.sharded() and peft_config is not None:
-            raise RunStopped(
-                "method_unavailable",
-                "sharded weights are for trainings that move every weight",
-                "set method.parameters to full, or start the processes without FSDP",
-            )
         self._session = session
         self._lengths = lengths
         self._health = RunHealth()
@@ -172,11 +166,11 @@ class SessionTrainer(Trainer):
 
     def _load_finished(self, checkpoint: Path) -> None:
         """A run killed after its last step: `train` would take one step too many."""
-        if isinstance(self.network, PeftModel):
+        if world.sharded():
+            load_whole(self.network, checkpoint)
+        elif isinstance(self.network, PeftModel):
             weights = load_file(checkpoint / "adapter_model.safetensors")
             set_peft_model_state_dict(self.network, weights)
-        elif world.sharded():
-            load_whole(self.network, checkpoint)
         else:
             self._load_from_checkpoint(str(checkpoint))
         self.state = self.state.load_from_json(str(checkpoint / "trainer_state.json"))

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from accelerate.utils.constants import FSDP_MODEL_NAME
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.tensor import DTensor
 
@@ -37,7 +38,11 @@ def gathered(tensor: Any) -> Any:
 
 
 def load_whole(model: Any, checkpoint: Path) -> None:
-    """A sharded checkpoint's weights into a model that is not sharded."""
-    state = {"model": model.state_dict()}
+    """A sharded checkpoint's weights, of an adapter its own, into a model that is not sharded."""
+    adapter = isinstance(model, PeftModel)
+    state = {"model": get_peft_model_state_dict(model) if adapter else model.state_dict()}
     load(state, checkpoint_id=checkpoint / f"{FSDP_MODEL_NAME}_0")
-    model.load_state_dict(state["model"])
+    if adapter:
+        set_peft_model_state_dict(model, state["model"])
+    else:
+        model.load_state_dict(state["model"])

@@ -28,6 +28,17 @@ def sharded() -> bool:
     return size() > 1 and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
 
 
+def require_whole(method: str) -> None:
+    """Raises RunStopped where weights are sharded, for a `method` that reads them whole."""
+    if sharded():
+        raise RunStopped(
+            "method_unavailable",
+            f"{method} reads weights whole, and FSDP shards them; it can shard those of sft, "
+            "instruction tuning and continued pretraining, in full or as lora",
+            "start the processes without FSDP: each then holds the whole base",
+        )
+
+
 def share_of(batch_size: int) -> int:
     """Rows of a batch that each process takes. Raises RunStopped if they cannot be equal."""
     if batch_size % size():

@@ -11,6 +11,7 @@ is a LoRA adapter on the job's base, which may be a depth-pruned copy of the tea
 
 from __future__ import annotations
 
+from services.training.adapters import world
 from services.training.adapters.base import load_base
 from services.training.adapters.distiller import DistillingTrainer
 from services.training.adapters.session import Session, Trained
@@ -27,6 +28,7 @@ def train(session: Session) -> Trained:
     plan, say = session.plan, session.channel.working
     longest = plan.recipe.train.max_length
     distillation = distillation_of(plan)
+    world.require_whole(plan.recipe.method)
 
     say("loading the teacher")
     teacher = load_teacher(plan)

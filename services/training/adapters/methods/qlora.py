@@ -15,14 +15,12 @@ from typing import Any
 
 import torch
 from bitsandbytes.nn.modules import Linear4bit
-from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from transformers import BitsAndBytesConfig
-from trl.trainer.utils import add_fused_lm_head
 
+from services.training.adapters import world
 from services.training.adapters.base import load_base
-from services.training.adapters.completion_head import add_completion_head
 from services.training.adapters.likelihood import Start, maximise, rank_of
-from services.training.adapters.methods.lora import lora_config
+from services.training.adapters.methods.lora import lora_config, on_whole_base
 from services.training.adapters.session import Session, Trained
 from services.training.adapters.sft import CompletionTrainer
 from services.training.adapters.tokens import encode_file
@@ -45,6 +43,7 @@ class FourBit:
 
     def start(self, session: Session) -> Start:
         """The base in 4 bits, and A and B to come."""
+        world.require_whole("a base in 4 bits")
         recipe = session.plan.recipe
         session.channel.working("loading the base in 4 bits")
         quantized, tokenizer = load_base(session.plan, quantization=nf4(recipe.train.precision))
@@ -55,14 +54,7 @@ class FourBit:
 
     def finish(self, session: Session, trainer: CompletionTrainer) -> tuple[Any, dict[str, float]]:
         """The full base with the trained A and B."""
-        session.channel.working("putting the adapter on the full base")
-        trained = get_peft_model_state_dict(trainer.network)
-        base, _ = load_base(session.plan)
-        add_fused_lm_head(base)
-        add_completion_head(base)
-        full: Any = get_peft_model(base, lora_config(rank_of(session.plan.recipe)))
-        set_peft_model_state_dict(full, {name: a.float() for name, a in trained.items()})
-        return full, {}
+        return on_whole_base(session, trainer.network), {}
 
 
 def train(session: Session) -> Trained:
