@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 VLLM   := .venv-vllm
+LOAD   := .venv-load
 HOME_  := $(CURDIR)/.sluice
 READY  := $(VENV)/.ready
 # as `sluice up` starts serving (shared/waiting.py)
@@ -12,7 +13,7 @@ export OMP_WAIT_POLICY ?= passive
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup assets demo test lint types docs bench preferences chaos rollouts vllm test-vllm soak compose-up compose-down test-containers clean
+.PHONY: help setup assets demo test lint types docs bench preferences chaos rollouts vllm test-vllm test-load soak compose-up compose-down test-containers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,6 +79,15 @@ test-vllm: setup vllm ## the engine's behaviour tests on a real vLLM (set MODEL 
 	SLUICE_TEST_VLLM=$(CURDIR)/$(VLLM)/bin/python \
 	SLUICE_TEST_VLLM_MODEL=$(or $(MODEL),$(HOME_)/models/smollm2-135m-instruct) \
 	$(BIN)/python -m pytest tests/serving/test_engine.py tests/serving/test_vllm.py -k vllm --timeout 1200
+
+$(LOAD)/.ready: deploy/guidellm.txt
+	$(PYTHON) -m venv $(LOAD)
+	$(LOAD)/bin/pip install --disable-pip-version-check -q -r deploy/guidellm.txt
+	@touch $@
+
+test-load: setup $(LOAD)/.ready ## GuideLLM against our server, an adapter's name as its model
+	SLUICE_TEST_GUIDELLM=$(CURDIR)/$(LOAD)/bin/python \
+	$(BIN)/python -m pytest tests/serving/test_load_tool.py
 
 soak: setup ## half an hour of serving 500 adapters with loads, unloads, cancels and kills (MINUTES=30)
 	$(BIN)/python -m tests.serving.soak --minutes $(or $(MINUTES),30)

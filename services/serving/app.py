@@ -87,9 +87,11 @@ def create_app(settings: Settings) -> App:
         hear=gauge.hear,
         folders=StoredAdapters(artifacts, own.home / "serving" / "adapters"),
         catch_up=projection.catch_up,
+        waiting=lambda: projection.waiting,
     )
 
     gauges.observe(lambda: engines[0].stats() if engines else None)
+    gauges.observe_routing(lambda: projection.waiting)
 
     @asynccontextmanager
     async def model() -> AsyncIterator[None]:
@@ -124,5 +126,10 @@ def create_app(settings: Settings) -> App:
     return App(
         bus,
         beside=(model, projection.running, sink.running, gauge.running, web),
-        status=lambda: {"ready": bool(engines), "base": base.label, "drift": embedder.name},
+        status=lambda: {
+            "ready": bool(engines),
+            "base": base.label,
+            "drift": embedder.name,
+            "routing_waits_for": projection.waiting,
+        },
     )

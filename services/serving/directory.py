@@ -184,7 +184,6 @@ class Directory:
             self._deployments.setdefault((tenant, name), now)
 
     def _settle(self, tenant: str, name: str, seq: int, *, stable: str) -> None:
-        stable = stable if stable in self._promoted else BASE
         self._update(tenant, name, seq, stable=stable, **_NO_CANDIDATE)
 
     def _owned(self, tenant: str, adapter_id: str) -> bool:
@@ -193,9 +192,15 @@ class Directory:
 
     def _withdraw(self, tenant: str, event: AdapterWithdrawn, seq: int) -> None:
         """The adapter has no name any more, and no deployment answers from it."""
-        if self._owned(tenant, event.adapter_id):
-            self._withdrawn.add(event.adapter_id)
-            self._forget(tenant, event.adapter_id, seq=seq, to=event.to)
+        if not self._owned(tenant, event.adapter_id):
+            return
+        self._withdrawn.add(event.adapter_id)
+        self.distrust(tenant, event.adapter_id)
+        for (owner, name), deployment in list(self._deployments.items()):
+            if owner == tenant and deployment.stable == event.adapter_id:
+                self._update(tenant, name, seq, stable=event.to)
+            if owner == tenant and deployment.candidate == event.adapter_id:
+                self._update(tenant, name, seq, **_NO_CANDIDATE)
 
     def refuse(self, record: Recorded) -> None:
         """Take note of a fact that is not believed: its deployment answers, without the adapter."""
@@ -211,23 +216,19 @@ class Directory:
     def distrust(self, tenant: str, adapter_id: str) -> None:
         """Serve an adapter no more: its chain does not verify, or no longer. No fact says so."""
         if self._owned(tenant, adapter_id):
-            self._forget(tenant, adapter_id, to=BASE)
-
-    def _forget(self, tenant: str, adapter_id: str, *, to: str, seq: int | None = None) -> None:
-        del self._adapters[adapter_id]
-        self._promoted.discard(adapter_id)
-        for (owner, name), deployment in list(self._deployments.items()):
-            if owner != tenant:
-                continue
-            at = deployment.seq if seq is None else seq
-            if deployment.stable == adapter_id:
-                stable = to if to in self._promoted else BASE
-                self._update(tenant, name, at, stable=stable)
-            if deployment.candidate == adapter_id:
-                self._update(tenant, name, at, **_NO_CANDIDATE)
+            del self._adapters[adapter_id]
+            self._promoted.discard(adapter_id)
 
     def deployment(self, tenant: str, name: str) -> Deployment | None:
-        return self._deployments.get((tenant, name))
+        """How a deployment is answered now, of what the facts say and what is believed."""
+        found = self._deployments.get((tenant, name))
+        if found is None:
+            return None
+        if found.stable not in self._promoted:
+            found = replace(found, stable=BASE)
+        if found.candidate is not None and not self._owned(tenant, found.candidate):
+            found = replace(found, **_NO_CANDIDATE)  # type: ignore[arg-type]
+        return found
 
     def run_of(self, tenant: str, model: str) -> str | None:
         """The run that made an adapter; None for the base. Raises UnknownModel."""
@@ -255,8 +256,10 @@ class Directory:
         return tuple(
             sorted(
                 name
-                for (owner, name), d in self._deployments.items()
-                if owner == tenant and adapter_id in (d.stable, d.candidate)
+                for owner, name in self._deployments
+                if owner == tenant
+                and (d := self.deployment(owner, name))
+                and adapter_id in (d.stable, d.candidate)
             )
         )
 
@@ -290,7 +293,7 @@ class Directory:
                 raise UnknownModel(model)
             target = Target(model=model, adapter=known.adapter, base=known.base)
             return Route(deployment="evaluation", arm="stable", target=target)
-        deployment = self._deployments.get((tenant, model))
+        deployment = self.deployment(tenant, model)
         if deployment is not None:
             return self._route(deployment, conversation)
         target = self._target(tenant, model)

@@ -74,3 +74,18 @@ def observe(stats: Callable[[], EngineStats | None], meter: Meter | None = None)
         meter.create_observable_gauge(name, [reading(read)], unit, what)
     for name, (unit, what, read) in counters.items():
         meter.create_observable_counter(name, [reading(read)], unit, what)
+
+
+def observe_routing(waiting: Callable[[], int], meter: Meter | None = None) -> None:
+    """Report how many runs are routed as they were, since a fact of theirs cannot be checked."""
+    meter = meter or metrics.get_meter(METER)
+
+    def observed(_: CallbackOptions) -> Iterable[Observation]:
+        return [Observation(waiting())]
+
+    meter.create_observable_gauge(
+        "sluice.routing.waiting",
+        [observed],
+        "{run}",
+        "Runs with facts that cannot be checked, as artifacts or keys are out of reach.",
+    )

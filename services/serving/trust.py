@@ -92,9 +92,8 @@ class Trust:
         if not self._candidates or (ring := self._keys()) == self._ring:
             return ()
         self._ring = ring
-        lost = tuple(
-            owned for owned, known in self._candidates.items() if not _holds(self._again, known)
-        )
+        believed = list(self._candidates.items())  # a check may be under way in another thread
+        lost = tuple(owned for owned, known in believed if not _holds(self._again, known))
         for owned in lost:
             del self._candidates[owned]
         return lost

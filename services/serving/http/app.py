@@ -70,12 +70,14 @@ def create_app(
     folders: AdapterFolders,
     catch_up: Callable[[], Awaitable[None]] | None = None,
     hear: Callable[[str, str, str, Sequence[int]], None] | None = None,
+    waiting: Callable[[], int] = lambda: 0,
 ) -> FastAPI:
     """The application. `engine()` is None until the model is loaded.
 
     `catch_up` brings the directory to the end of the run log; an unknown model is looked up once
     more after it, so whoever has read a fact may act on it here at once. `hear` is told tenant,
-    request id, what the user asks, and the prompt's tokens.
+    request id, what the user asks, and the prompt's tokens. `waiting()` counts runs whose facts
+    cannot be checked now; they keep what they had.
     """
     app = FastAPI(title="Sluiceway serving", docs_url=None, redoc_url=None)
     errors.install(app)
@@ -138,7 +140,7 @@ def create_app(
     async def healthz() -> Response:
         now = engine()
         ready = now is not None and now.ready
-        status = {"status": "ok" if ready else "loading"}
+        status = {"status": "ok" if ready else "loading", "routing_waits_for": waiting()}
         return JSONResponse(status, status_code=200 if ready else 503)
 
     @app.get("/v1/models")

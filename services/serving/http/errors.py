@@ -16,6 +16,9 @@ from services.serving.engine.port import (
 )
 from shared.errors import SluiceError, TransientError
 
+RETRY_AFTER_S = 2
+"""What is away comes back in seconds, or is loading."""
+
 
 class HttpError(Exception):
     """An answer other than 200."""
@@ -74,6 +77,8 @@ def response(error: Exception) -> JSONResponse:
     headers = {}
     if isinstance(error, Overloaded):
         headers["Retry-After"] = str(max(1, round(error.retry_after_s)))
+    elif wire.status == 503:
+        headers["Retry-After"] = str(RETRY_AFTER_S)
     return JSONResponse(body(wire), status_code=wire.status, headers=headers)
 
 
