@@ -42,16 +42,20 @@ def embedder_for(job: AdaptationJob) -> Embedder | None:
 class Desk:
     """Curates runs."""
 
-    def __init__(self, artifacts: ArtifactStore, detector: Detector, work: Path) -> None:
-        """`work` holds a folder for every curation that is under way."""
+    def __init__(
+        self, artifacts: ArtifactStore, detector: Detector, work: Path, processes: int = 1
+    ) -> None:
+        """`work` holds a folder for every curation that is under way; `processes` do it."""
         self._artifacts = artifacts
         self._detector = detector
         self._work = work
+        self._processes = processes
 
     def curate(self, run: Run, on_advance: Callable[[Advance], None] = lambda _: None) -> Next:
         """The next fact of `run`. Deterministic: the same run gives the same digests.
 
-        A call that was killed is taken up where its last shard was committed.
+        A call that was killed is taken up where its last shard was committed, and so is one that
+        `on_advance` ended by raising.
 
         Raises:
             ArtifactMissing, ArtifactCorrupt: the store no longer has what intake pinned.
@@ -81,6 +85,7 @@ class Desk:
             embedder=embedder_for(job),
             notes=() if run.synthesized is None else run.synthesized.alarms,
             taught=run.synthesized is not None and run.asked_teacher is not None,
+            processes=self._processes,
             on_advance=on_advance,
         )
         found = self._fact(run, job, outcome)
