@@ -7,7 +7,8 @@ e-mail addresses (in a third). Both sides run in one process, warmed on a tenth 
 peer's settings are its MinHash defaults, 14 buckets of 8 hashes over 5-grams of words.
 
 `python benchmarks/curation.py --memory 20 200` gives the peak of the whole pipeline instead, for
-corpora of 20 and 200 MiB; each is made, curated and measured in a process of its own.
+corpora of 20 and 200 MiB; each is made, curated and measured in a process of its own. With
+`--processes 1 2` each is done once by one process and once with two workers, in turn.
 
 A busy neighbour slows both sides, and not always alike; the rows for a second of processor do not
 see it. *Removed* is the share of planted duplicates that went, *lost* the rows that went and were
@@ -29,6 +30,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 WORDS = 120
 CHANGED = 3
@@ -184,32 +186,41 @@ def measure(
     }
 
 
-def memory(folder: Path, mebibytes: float) -> dict[str, float]:
+def memory(folder: Path, mebibytes: float, processes: int) -> dict[str, Any]:
     """The whole pipeline, every stage with the real detector, over a corpus of a size."""
     command = [sys.executable, "-m", "tests.curation.streaming", str(folder), str(mebibytes)]
     folder.mkdir()
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    began = time.perf_counter()
     done = subprocess.run(
-        [*command, "--detector", "real"], check=True, capture_output=True, text=True,
+        [*command, "--detector", "real", "--processes", str(processes)],
+        check=True, capture_output=True, text=True,
         env=environment, cwd=Path(__file__).parents[1],
     )  # fmt: skip
-    took = time.perf_counter() - began
     found = json.loads(done.stdout.splitlines()[-1])
     rows = found["stages"]["contamination"][0]
     work = sum(path.stat().st_size for path in (folder / "work").rglob("*") if path.is_file())
-    return {"rows": rows, "peak_mib": found["peak_mib"], "disk_mib": work / (1 << 20),
-            "rows_per_s": rows / took}  # fmt: skip
+    return {"rows": rows, "disk_mib": work / (1 << 20), "rows_per_s": rows / found["seconds"],
+            "rows_per_cpu_s": rows / found["cpu_s"], "digest": found["dataset"],
+            **{name: found[name] for name in ("peak_mib", "worker_mib")}}  # fmt: skip
 
 
-def memories(sizes: list[float]) -> None:
+def memories(sizes: list[float], processes: list[int]) -> None:
     """Print what each size of corpus took."""
-    print("| corpus MiB | rows | peak MiB | on disk MiB | rows/s |\n|---|---|---|---|---|")
+    print(
+        "| corpus MiB | processes | rows | peak MiB | of a worker | on disk MiB | rows/s |"
+        " rows for a second of processor | dataset |\n|---|---|---|---|---|---|---|---|---|"
+    )
     for size in sizes:
-        with tempfile.TemporaryDirectory() as made:
-            found = memory(Path(made) / "corpus", size)
-        print(f"| {size:g} | {found['rows']:,} | {found['peak_mib']:.0f} | "
-              f"{found['disk_mib']:.0f} | {found['rows_per_s']:.0f} |", flush=True)  # fmt: skip
+        for count in processes:
+            with tempfile.TemporaryDirectory() as made:
+                found = memory(Path(made) / "corpus", size, count)
+            worker = f"{found['worker_mib']:.0f}" if count > 1 else ""
+            figures = (
+                f"{size:g}", f"{count}", f"{found['rows']:,}", f"{found['peak_mib']:.0f}", worker,
+                f"{found['disk_mib']:.0f}", f"{found['rows_per_s']:.0f}",
+                f"{found['rows_per_cpu_s']:.0f}", found["digest"][7:15],
+            )  # fmt: skip
+            print(f"| {' | '.join(figures)} |", flush=True)
 
 
 def main() -> int:
@@ -224,9 +235,10 @@ def main() -> int:
     parser.add_argument(
         "--memory", type=float, nargs="+", metavar="MIB", help="instead: the peak for these sizes"
     )
+    parser.add_argument("--processes", type=int, nargs="+", default=[1], help="with --memory")
     given = parser.parse_args()
     if given.memory:
-        memories(given.memory)
+        memories(given.memory, given.processes)
         return 0
     if given.side:
         work(given.side, given.folder, given.out, redact=given.redact)

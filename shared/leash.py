@@ -23,15 +23,20 @@ def leashed(program: list[str]) -> list[str]:
     return [sys.executable, "-I", "-S", __file__, str(os.getpid()), *program]
 
 
-def main() -> None:
-    """Put on the leash, then become the program."""
-    parent, program = int(sys.argv[1]), sys.argv[2:]
+def hold(parent: int) -> None:
+    """Put this process on the leash of `parent`, which started it."""
     if sys.platform == "linux":
         import ctypes
 
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
         if os.getppid() != parent:  # it died before the leash was on
             sys.exit(1)
+
+
+def main() -> None:
+    """Put on the leash, then become the program."""
+    parent, program = int(sys.argv[1]), sys.argv[2:]
+    hold(parent)
     os.execvp(program[0], program)
 
 

@@ -19,6 +19,7 @@ from contracts.subjects import RunRef
 from services.curation.adapters.pii import PiiDetector
 from services.curation.card import markdown
 from services.curation.desk import Desk, Next
+from services.curation.settings import CurationSettings
 from shared.artifacts import ArtifactStore
 from shared.settings import Settings
 
@@ -26,7 +27,7 @@ HALTED = 3
 
 
 def curate_alone(
-    job: AdaptationJob, artifacts: ArtifactStore, out: Path, work: Path
+    job: AdaptationJob, artifacts: ArtifactStore, out: Path, work: Path, processes: int = 1
 ) -> dict[str, Any]:
     """Curate a pinned job into the folder `out`; nothing is synthesized.
 
@@ -36,7 +37,7 @@ def curate_alone(
         ArtifactMissing, ArtifactCorrupt: the store no longer has what was pinned.
     """
     plain = job.model_copy(update={"synthesis": None})
-    outcome = Desk(artifacts, PiiDetector(), work).curate(
+    outcome = Desk(artifacts, PiiDetector(), work, processes).curate(
         Run(ref=RunRef(job.tenant, job.name), job=plain)
     )
     if isinstance(outcome, DatasetCurated):
@@ -72,7 +73,8 @@ def main() -> int:
     job = AdaptationJob.model_validate_json(sys.stdin.buffer.read())
     settings = Settings()
     artifacts = ArtifactStore(settings.artifacts_url)
-    found = curate_alone(job, artifacts, Path(sys.argv[1]), settings.home / "curation")
+    workers = CurationSettings().workers
+    found = curate_alone(job, artifacts, Path(sys.argv[1]), settings.home / "curation", workers)
     print(json.dumps(found, ensure_ascii=False))
     return 0 if found["outcome"] == "curated" else HALTED
 

@@ -6,6 +6,7 @@ from contracts.base import Service
 from services.curation import handlers
 from services.curation.adapters.pii import PiiDetector
 from services.curation.desk import Desk
+from services.curation.settings import CurationSettings
 from shared.messaging.broker import Bus
 from shared.messaging.host import App
 from shared.messaging.steps import Steps
@@ -16,5 +17,6 @@ def create_app(settings: Settings) -> App:
     """The only wiring."""
     bus = Bus(Service.CURATION, settings)
     steps = Steps(bus)
-    handlers.register(steps, Desk(steps.artifacts, PiiDetector(), settings.home / "curation"))
+    work, workers = settings.home / "curation", CurationSettings().workers
+    handlers.register(steps, Desk(steps.artifacts, PiiDetector(), work, workers))
     return App(bus)

@@ -25,7 +25,7 @@ from services.curation.pipeline import Advance, Halted, curate, synthetic_source
 from services.curation.reading import SourceFile
 from services.curation.redaction import Detector
 from services.curation.workbench import forget
-from shared.artifacts import ArtifactStore, Pinned, TrainingStore
+from shared.artifacts import ArtifactStore, Pinned, TrainingStore, evaluation_sets
 from shared.similarity.adapters.minilm import MiniLm
 from shared.similarity.meaning import Embedder
 
@@ -42,16 +42,20 @@ def embedder_for(job: AdaptationJob) -> Embedder | None:
 class Desk:
     """Curates runs."""
 
-    def __init__(self, artifacts: ArtifactStore, detector: Detector, work: Path) -> None:
-        """`work` holds a folder for every curation that is under way."""
+    def __init__(
+        self, artifacts: ArtifactStore, detector: Detector, work: Path, processes: int = 1
+    ) -> None:
+        """`work` holds a folder for every curation that is under way; `processes` do it."""
         self._artifacts = artifacts
         self._detector = detector
         self._work = work
+        self._processes = processes
 
     def curate(self, run: Run, on_advance: Callable[[Advance], None] = lambda _: None) -> Next:
         """The next fact of `run`. Deterministic: the same run gives the same digests.
 
-        A call that was killed is taken up where its last shard was committed.
+        A call that was killed is taken up where its last shard was committed, and so is one that
+        `on_advance` ended by raising.
 
         Raises:
             ArtifactMissing, ArtifactCorrupt: the store no longer has what intake pinned.
@@ -62,6 +66,7 @@ class Desk:
         if job is None:
             raise ValueError(f"run {run.ref} has no job")
         forget(self._work)
+        store = self._artifacts.for_training(run.ref.tenant, evaluation_sets(job))
         folder = self._folder(run)
         sources = [self._source(job, index, folder) for index in range(len(job.data))]
         sources += contrast_sources(job.curation.contrast_pairs)
@@ -81,24 +86,31 @@ class Desk:
             embedder=embedder_for(job),
             notes=() if run.synthesized is None else run.synthesized.alarms,
             taught=run.synthesized is not None and run.asked_teacher is not None,
+            processes=self._processes,
             on_advance=on_advance,
         )
-        found = self._fact(run, job, outcome)
+        found = self._fact(run, job, outcome, store)
         shutil.rmtree(folder, ignore_errors=True)
         return found
 
     def _fact(
-        self, run: Run, job: AdaptationJob, outcome: Curated | Halted | RecalibrationRequired
+        self,
+        run: Run,
+        job: AdaptationJob,
+        outcome: Curated | Halted | RecalibrationRequired,
+        store: TrainingStore,
     ) -> Next:
         if isinstance(outcome, RecalibrationRequired):
             return outcome
         if isinstance(outcome, Halted):
             return CurationHalted(reason=outcome.reason, problems=outcome.problems)
-        if run.synthesized is None and (wish := self._wish(run, job, outcome)) is not None:
+        if run.synthesized is None and (wish := self._wish(run, job, outcome, store)) is not None:
             return wish
-        return self._keep(outcome, self._artifacts.for_training(run.ref.tenant))
+        return self._keep(outcome, store)
 
-    def _wish(self, run: Run, job: AdaptationJob, outcome: Curated) -> SynthesisRequested | None:
+    def _wish(
+        self, run: Run, job: AdaptationJob, outcome: Curated, store: TrainingStore
+    ) -> SynthesisRequested | None:
         """The rows to ask for, where the job or its distillation wants any."""
         if outcome.seeds is None:
             return None
@@ -109,7 +121,6 @@ class Desk:
             count = job.synthesis.rows if job.synthesis else 0
         if not count:
             return None
-        store = self._artifacts.for_training(run.ref.tenant)
         return SynthesisRequested(seeds=store.put_file(outcome.seeds), rows=count)
 
     def _keep(self, curated: Curated, store: TrainingStore) -> DatasetCurated:

@@ -15,10 +15,22 @@ import numpy as np
 from contracts.data import Row
 from services.curation.rows import Stage, Tally, TracedRow, content_text, request_text
 from services.curation.vectors import Near, StoredMeanings
+from shared.errors import Misconfigured
 from shared.similarity.meaning import Embedder, Meanings
 from shared.similarity.text import numbers
 
 _BATCH = 256
+
+
+def by_meaning(
+    embedder: Embedder | None, threshold: float | None, stage: Callable[[Embedder, float], Stage]
+) -> list[Stage]:
+    """The stage, where the job gives a threshold for it. Raises Misconfigured."""
+    if threshold is None:
+        return []
+    if embedder is None:
+        raise Misconfigured("the job compares by meaning, and no embedder is here")
+    return [stage(embedder, threshold)]
 
 
 def paraphrase_sweep(

@@ -7,12 +7,15 @@ near duplicates are still there: they are what contradicts.
 
 Rows go through in two legs, since a row is noise only beside all others. Each leg sends one shard
 after the other through its stages and commits it (`services.curation.workbench`): memory does not
-grow with the corpus, and what a killed curation had done is not done again.
+grow with the corpus, and what a killed curation had done is not done again. The stages of the first
+leg that look at one row at a time may run in several processes (`services.curation.sifting`); their
+shards are committed in order all the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,30 +28,27 @@ from contracts.distillation import DistillationParameters
 from contracts.job import AdaptationJob
 from services.curation.assembly import Account, Curated, assemble
 from services.curation.census import Census
-from services.curation.checking import Extent, check, extents, rows_of
-from services.curation.contamination import contamination_sweep
+from services.curation.checking import Extent, check, extents
+from services.curation.crew import in_order
 from services.curation.duplicates import exact_duplicates, near_duplicates
 from services.curation.firsts import Firsts
 from services.curation.licences import PROPRIETARY, licence_problem, source_problems
-from services.curation.meaning import paraphrase_sweep, semantic_duplicates
+from services.curation.meaning import by_meaning, semantic_duplicates
 from services.curation.names import names
 from services.curation.noise import Answers, noise
-from services.curation.openings import openings
-from services.curation.private import WithPrivateTerms
 from services.curation.proposals import Proposals
-from services.curation.raters import recalibration, settle
+from services.curation.raters import recalibration
 from services.curation.reading import NAMED, SourceFile, first_of, read_rows, summarised
-from services.curation.redaction import Audit, Detector, redaction
+from services.curation.redaction import Audit, Detector
 from services.curation.refusals import RefusalLog, refusal_stage
 from services.curation.rehearsal import wanted
 from services.curation.rows import Stage, Tally
+from services.curation.sifting import Piece, Sifted, Sifter
 from services.curation.snapshot import json_line, library_versions
-from services.curation.taught import teachers_answers
 from services.curation.tools import tool_schemas
-from services.curation.withholding import withheld
 from services.curation.workbench import Workbench
 from shared.annotations import Ballot, ballots, measured_lines, read_annotations
-from shared.errors import InvalidInput, Misconfigured
+from shared.errors import InvalidInput
 from shared.similarity.meaning import Embedder
 from shared.similarity.minhash import NearDuplicates
 
@@ -99,6 +99,7 @@ def curate(
     notes: Sequence[str] = (),
     taught: bool = False,
     minimum_rows: int = 1,
+    processes: int = 1,
     on_advance: Callable[[Advance], None] = lambda _: None,
 ) -> Curated | Halted | RecalibrationRequired:
     """Run every stage, shard by shard, in `folder`; what is done there already is not done again.
@@ -116,10 +117,13 @@ def curate(
         taught: whether a teacher's answers are among the sources, to be learned in place of those
             of the job's own positive rows.
         minimum_rows: fewer rows than this after all stages halt with `too_few_rows`.
-        on_advance: told after every shard.
+        processes: workers for what looks at one row at a time; 1: this process alone. What comes
+            out is the same.
+        on_advance: told after every shard; what it raises ends the curation there.
 
     Raises:
         TransientError: another process curates in `folder`.
+        WorkerKilled: a worker was killed again and again at one shard.
 
     """
     blocked = source_problems(job) + _extra_source_problems(job, sources)
@@ -135,6 +139,7 @@ def curate(
         notes=tuple(notes),
         taught=taught,
         minimum_rows=minimum_rows,
+        processes=processes,
         on_advance=on_advance,
     )
     with Workbench(folder, content_key(given)) as bench:
@@ -163,6 +168,7 @@ class _Given:
     notes: tuple[str, ...]
     taught: bool
     minimum_rows: int
+    processes: int
     on_advance: Callable[[Advance], None]
 
 
@@ -251,19 +257,17 @@ def _stages(
 ) -> tuple[list[Stage], list[Stage]]:
     """Both legs, run to their end. The second begins when the first has seen every row."""
     policy, db = given.job.curation, bench.db
-    detector = given.detector
-    if policy.private_terms:
-        detector = WithPrivateTerms(detector, policy.private_terms)
+    sifter = Sifter(
+        sources=given.sources,
+        held=held,
+        labels=labels,
+        teachers=_teachers(given) if given.taught else None,
+        policy=policy,
+        detector=given.detector,
+        embedder=given.embedder,
+    )
     audit, refused, answers, census = Audit(), RefusalLog(), Answers(db), Census(db)
-    teachers = {source.digest for source in given.sources[len(given.job.data) :]}
-    sifting = [
-        *([teachers_answers(teachers)] if given.taught else []),
-        *([withheld(policy.withheld_rows)] if policy.withheld_rows else []),
-        *([settle(labels, policy.refused_labels)] if labels else []),
-        contamination_sweep(held),
-        *_by_meaning(given.embedder, policy.paraphrase_threshold, partial(paraphrase_sweep, held)),
-        redaction(detector, audit),
-        openings(),
+    beside = [
         exact_duplicates(Firsts(db, "contents")),
         tool_schemas(policy.noisy_rows),
         refusal_stage(policy, refused),
@@ -271,12 +275,14 @@ def _stages(
     threshold = policy.near_duplicate_threshold
     alike = NearDuplicates(threshold, db)
     proposals = Proposals(alike, db)
-    after = 0
-    for done, part in enumerate(parts, start=1):
-        rows = rows_of(part, after, given.sources)
-        bench.run(SIFT, part.shard, sifting, rows, audit, refused, answers.note, proposals.note)
-        after = part.last_number
-        given.on_advance(Advance(SIFT, done, len(parts)))
+    with closing(_sifted(given, sifter, bench, parts)) as shards:
+        for piece, sifted in shards:
+            audit.entries += sifted.audit
+            bench.run(
+                SIFT, piece.part.shard, beside, iter(sifted.rows), audit, refused,
+                answers.note, proposals.note, before=sifted.tallies,
+            )  # fmt: skip
+            given.on_advance(Advance(SIFT, piece.part.shard + 1, len(parts)))
     if not bench.done("vote", 0):
         with bench.committing("vote", 0):
             answers.vote()
@@ -284,24 +290,34 @@ def _stages(
     unlike = [
         noise(policy.noisy_rows, answers),
         near_duplicates(threshold, alike, proposals.keys),
-        *_by_meaning(given.embedder, policy.semantic_threshold, partial(semantic_duplicates, db)),
+        *by_meaning(given.embedder, policy.semantic_threshold, partial(semantic_duplicates, db)),
         names(),
     ]
     for done, part in enumerate(parts, start=1):
         rows = bench.rows(SIFT, part.shard)
         bench.run(UNLIKE, part.shard, unlike, rows, audit, refused, census.note)
         given.on_advance(Advance(UNLIKE, done, len(parts)))
-    return sifting, unlike
+    return [*sifter.stages, *beside], unlike
 
 
-def _by_meaning(
-    embedder: Embedder | None, threshold: float | None, stage: Callable[[Embedder, float], Stage]
-) -> list[Stage]:
-    if threshold is None:
-        return []
-    if embedder is None:
-        raise Misconfigured("the job compares by meaning, and no embedder is here")
-    return [stage(embedder, threshold)]
+def _sifted(
+    given: _Given, sifter: Sifter, bench: Workbench, parts: Sequence[Extent]
+) -> Generator[tuple[Piece, Sifted], None, None]:
+    """The shards that are not committed yet, in order, sifted."""
+    starts = (0, *(part.last_number for part in parts))
+    pieces = [
+        Piece(part, after)
+        for part, after in zip(parts, starts, strict=False)
+        if not bench.done(SIFT, part.shard)
+    ]
+    # A worker takes as long to start as one of them takes for a shard or two.
+    workers = min(given.processes, len(pieces) // 2) if sifter.splits else 1
+    with closing(in_order(sifter, pieces, workers, lambda piece: piece.name)) as found:
+        yield from zip(pieces, found, strict=True)
+
+
+def _teachers(given: _Given) -> frozenset[str]:
+    return frozenset(source.digest for source in given.sources[len(given.job.data) :])
 
 
 def _annotations(file: SourceFile | None, problems: list[Problem]) -> list[Annotation]:

@@ -65,10 +65,14 @@ class Audit:
 
     entries: list[Redaction] = field(default_factory=list)
 
-    def drained(self) -> Iterator[str]:
-        """The entries as JSON, in order; the audit is empty afterwards."""
+    def taken(self) -> list[Redaction]:
+        """The entries, in order; the audit is empty afterwards."""
         taken, self.entries = self.entries, []
-        for e in taken:
+        return taken
+
+    def drained(self) -> Iterator[str]:
+        """The same as JSON."""
+        for e in self.taken():
             yield json.dumps(
                 {"row": e.row, "field": e.field, "type": e.kind, "position": e.position,
                  "length": e.length},

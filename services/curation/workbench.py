@@ -142,10 +142,12 @@ class Workbench:
         audit: Audit,
         refusals: RefusalLog,
         *gather: Callable[[Sequence[TracedRow]], None],
+        before: Sequence[Tally] = (),
     ) -> None:
         """Send a shard through `stages` and commit what came of it; done already, do nothing.
 
-        Each `gather` is told the rows that stay: what later legs must know of all rows.
+        Each `gather` is told the rows that stay: what later legs must know of all rows. `before`
+        are the accounts of stages that the rows have been through.
         """
         if self.done(leg, shard):
             return
@@ -156,7 +158,7 @@ class Workbench:
                 told(kept)
             path = self._path(leg, shard)
             write_shard(path, kept)
-            for tally in tallies:
+            for tally in (*before, *tallies):
                 self._keep(tally)
             self._keep_logs(audit, refusals)
             self.db.execute(

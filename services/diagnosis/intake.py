@@ -21,7 +21,7 @@ from contracts.subjects import RunRef
 from services.diagnosis.causes import failure_log_problems
 from services.diagnosis.checks import document_problems, group_problems, job_problems
 from services.diagnosis.teaching import pinned_teacher, teaching_problems
-from shared.artifacts import ArtifactStore, Pinned, pin
+from shared.artifacts import ArtifactStore, Pinned, evaluation_sets, pin
 from shared.errors import ArtifactMissing, InvalidInput
 from shared.models import resolve_base
 from shared.problems import problems_of
@@ -48,8 +48,8 @@ class Intake:
         problems = [*self._policy_problems(ref, job), *problems]
         if problems:
             return RunRejected(problems=tuple(problems))
-        for judged in (pinned.evaluation.dev, pinned.evaluation.heldout):
-            self._artifacts.register_evaluation(ref.tenant, Pinned.parse(judged.uri).digest)
+        for digest in evaluation_sets(pinned):
+            self._artifacts.register_evaluation(ref.tenant, digest)
         return RunAccepted(job=pinned, job_digest=job_digest(pinned))
 
     def _policy_problems(self, ref: RunRef, job: AdaptationJob) -> Iterator[Problem]:

@@ -21,7 +21,7 @@ from services.training.adapters.preparation import prepare
 from services.training.plan import TrainerPlan, recipe_bytes, recipe_digest
 from services.training.reports import STAGE, TrainFailure
 from services.training.settings import TrainingSettings
-from shared.artifacts import ArtifactStore, TrainingStore
+from shared.artifacts import ArtifactStore, TrainingStore, evaluation_sets
 from shared.errors import ArtifactMissing, InvalidInput, TransientError
 
 IMPLEMENTED = (
@@ -61,13 +61,14 @@ class Workshop:
         job, advised, dataset = run.job, run.advised, run.dataset
         if job is None or advised is None or dataset is None:
             raise ValueError(f"run {run.ref} has no curated dataset to train on")
-        method, store = advised.choice.method, self._store_of(run.ref.tenant)
+        method = advised.choice.method
         if method not in IMPLEMENTED:
             return TrainingStopped(
                 reason="method_unavailable",
                 message=f"method {method!r} cannot be trained by this version",
                 mend=f"set method.name to one of: {', '.join(IMPLEMENTED)}",
             )
+        store = self._store_of(run.ref.tenant, evaluation_sets(job))
         try:
             prepared = prepare(job, dataset, method=method, store=store, settings=self._settings)
         except InvalidInput as error:

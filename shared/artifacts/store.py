@@ -17,6 +17,7 @@ import re
 import shutil
 import tempfile
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -107,8 +108,14 @@ class ArtifactStore:
         """Whether `digest` is registered as an evaluation set of `tenant`."""
         return bool(self._fs.exists(self._registration(tenant, digest)))
 
-    def for_training(self, tenant: str) -> TrainingStore:
-        """The same store for the training path of `tenant`: without its evaluation sets."""
+    def for_training(self, tenant: str, sets: Iterable[Digest] = ()) -> TrainingStore:
+        """The same store for the training path of `tenant`: without its evaluation sets.
+
+        `sets` are those of the run at hand. They are registered here too: a version that knew no
+        registration may have taken the run in.
+        """
+        for digest in sets:
+            self.register_evaluation(tenant, digest)
         return TrainingStore(self._url, tenant)
 
     def has(self, digest: Digest) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from contracts.base import Digest
+from contracts.job import AdaptationJob
 from shared.artifacts.store import ArtifactStore
 from shared.errors import ArtifactMissing
 
@@ -42,6 +43,12 @@ class Pinned:
         if match is None:
             raise ValueError(f"{uri!r} is not sha256:<digest>[#name]")
         return cls(match["digest"], match["name"] or match["digest"][7:19])
+
+
+def evaluation_sets(job: AdaptationJob) -> tuple[Digest, ...]:
+    """The digests of the sets that a job is judged by, once intake has pinned them."""
+    found = map(_PINNED.fullmatch, (job.evaluation.dev.uri, job.evaluation.heldout.uri))
+    return tuple(match["digest"] for match in found if match)
 
 
 _KERNELS = tuple(Path(folder) for folder in ("/proc", "/sys", "/dev"))

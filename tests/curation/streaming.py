@@ -1,8 +1,9 @@
 """A corpus of any size, curated in this process; its peak of resident memory, in MiB, as JSON.
 
-`python -m tests.curation.streaming FOLDER MEBIBYTES [--detector real]`. The detector is a pattern
-by default, so that the time goes into the stages whose memory could grow. After SIGKILL a second
-call shows that nothing finished is done again: `texts` counts what this process looked at.
+`python -m tests.curation.streaming FOLDER MEBIBYTES [--detector real] [--processes N]`. The
+detector is a pattern by default, so that the time goes into the stages whose memory could grow.
+After SIGKILL a second call shows that nothing finished is done again: `texts` counts what this
+process looked at.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import random
 import re
 import resource
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -72,6 +74,12 @@ def corpus(path: Path, mebibytes: float) -> SourceFile:
     return SourceFile(file="rows.jsonl", path=path, digest=digest)
 
 
+def cpu_s() -> float:
+    """Seconds of processor that this process and its ended children have used."""
+    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return sum(u.ru_utime + u.ru_stime for u in map(resource.getrusage, kinds))
+
+
 def main() -> int:
     folder, mebibytes = Path(sys.argv[1]), float(sys.argv[2])
     source = corpus(folder / "rows.jsonl", mebibytes)
@@ -79,6 +87,9 @@ def main() -> int:
     detector = PiiDetector() if "real" in sys.argv else light
     if detector is light and mebibytes < SMALL_MIB:  # it fills a small shard and a small cache
         checking.SHARD_BYTES, workbench.CACHE_KIB = 1 << 20, 4 << 10
+
+    processes = int(sys.argv[-1]) if "--processes" in sys.argv else 1
+    began, used = time.perf_counter(), cpu_s()
 
     def tell(now: Advance) -> None:
         print(json.dumps({"leg": now.leg, "done": now.done, "of": now.shards}), flush=True)
@@ -89,12 +100,19 @@ def main() -> int:
         {"heldout": held_out([row("h", LEAKED)])},
         detector,
         folder / "work",
+        processes=processes,
         on_advance=tell,
     )
     assert isinstance(done, Curated)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak, worker = (
+        resource.getrusage(who).ru_maxrss / 1024
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
     found = {
         "peak_mib": peak,
+        "worker_mib": worker,
+        "seconds": time.perf_counter() - began,
+        "cpu_s": cpu_s() - used,
         "texts": light.texts,
         "dataset": done.snapshot.digest,
         "stages": {s.stage: [s.rows_in, s.rows_out] for s in done.snapshot.card.stages},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +113,29 @@ def test_a_dataset_that_would_be_an_evaluation_set_is_not_written(tmp_path: Path
     store.register_evaluation("demo", curated.train)
     with pytest.raises(EvaluationWithheld, match=curated.train):
         desk.curate(run_of(taken))
+
+
+@pytest.mark.req("H9")
+async def test_the_sets_of_a_run_that_an_older_version_took_in_are_registered_when_seen(
+    tmp_path: Path,
+):
+    store = ArtifactStore((tmp_path / "artifacts").as_uri())
+    taken = accepted(tmp_path, store)
+    dev, held = (Pinned.parse(s.uri).digest for s in (taken.job.evaluation.dev,
+                                                      taken.job.evaluation.heldout))  # fmt: skip
+
+    def older_version() -> None:
+        shutil.rmtree(tmp_path / "artifacts" / "evaluation")
+        assert not store.is_evaluation("demo", held)
+
+    older_version()
+    curated = Desk(store, NothingPrivate(), tmp_path / "work").curate(run_of(taken))
+    assert isinstance(curated, DatasetCurated)
+    assert store.is_evaluation("demo", dev)
+    assert store.is_evaluation("demo", held)
+    assert not store.is_evaluation("other", held)
+    older_version()
+    workshop = Workshop(TrainingSettings(home=tmp_path / "home"), store)
+    forged = curated.model_copy(update={"train": held})
+    with pytest.raises(EvaluationWithheld, match=held):
+        await workshop.order(run_of(taken, advised(), forged))

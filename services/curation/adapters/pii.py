@@ -188,6 +188,10 @@ def looks_like_a_phone(text: str, start: int, end: int) -> bool:
 class PiiDetector:
     """Presidio + detect-secrets + token rules. Heavy imports happen on first use."""
 
+    def __reduce__(self) -> tuple[type[PiiDetector], tuple[()]]:
+        """Another process loads its own libraries."""
+        return type(self), ()
+
     def detect(self, texts: Sequence[str]) -> list[list[Span]]:
         """The spans of every text; kinds are placeholder names (`EMAIL`, `SECRET`)."""
         distinct = list(dict.fromkeys(text for text in texts if text.strip()))
