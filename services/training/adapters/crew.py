@@ -101,7 +101,7 @@ async def launch(work: Path, plan: TrainerPlan, log: int) -> Crew:
     return Crew(started)
 
 
-def places(processes: int) -> list[Mapping[str, str]]:
+def places(processes: int) -> list[dict[str, str]]:
     """The variables that tell each of several processes its place; none where there is one."""
     if processes == 1:
         return [{}]
