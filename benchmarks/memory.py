@@ -1,8 +1,9 @@
 """The memory preflight against what training really takes: SFT, LoRA and QLoRA on two models.
 
 `python benchmarks/memory.py MODEL` (a transformers checkpoint; `--home .sluice` takes the first
-under it). Each case trains three steps in a process of its own, with the trainer, batches and head
-of the training service, on rows of random tokens. *Measured* is that process's peak resident size;
+under it). Each case trains three steps (`--steps`) in a process of its own, with the trainer,
+batches and head of the training service, on rows of random tokens: all of one length, or of any
+length from `--shortest` on. *Measured* is that process's peak resident size;
 *baseline* what it held before the first weight. The smaller model is a Llama of random weights.
 """
 
@@ -27,7 +28,6 @@ from services.training.bucketing import PART_TOKENS, largest_part
 from services.training.memory import ModelDimensions, estimate
 
 METHODS = ("sft", "lora", "qlora")
-STEPS = 3
 TOLERANCE = 0.25
 GIB = 1024**3
 
@@ -42,6 +42,16 @@ class Case:
     batch_size: int
     length: int
     completion: int
+    shortest: int
+    steps: int
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """Tokens and scored tokens of each row; of a shorter row as large a share is scored."""
+        draw = random.Random(1)
+        lengths = [
+            draw.randint(self.shortest, self.length) for _ in range(self.batch_size * self.steps)
+        ]
+        return [(n, max(1, n * self.completion // self.length)) for n in lengths]
 
 
 def main() -> int:
@@ -54,6 +64,8 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--length", type=int, default=384)
     parser.add_argument("--completion", type=int, default=64)
+    parser.add_argument("--shortest", type=int, help="tokens of the shortest row (--length)")
+    parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--only", choices=("large", "small"))
     parser.add_argument("--case", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -81,6 +93,8 @@ def main() -> int:
                         batch_size=given.batch,
                         length=given.length,
                         completion=given.completion,
+                        shortest=given.shortest or given.length,
+                        steps=given.steps,
                     )
                     off += not _compare(case)
     return 1 if off else 0
@@ -103,17 +117,16 @@ def _compare(case: Case) -> bool:
 
 def _estimate(case: Case) -> dict[str, int]:
     config = json.loads((Path(case.model) / "config.json").read_text())
+    sizes = case.sizes()
     return estimate(
         ModelDimensions.of(config),
         method=case.method,
         lora=None if case.method == "sft" else LoraParameters(),
         batch_size=case.batch_size,
-        length=case.length,
-        completion_length=case.completion,
+        length=max(length for length, _ in sizes),
+        completion_length=max(scored for _, scored in sizes),
         precision="bfloat16" if case.precision == "bfloat16" else "float32",
-        part=None
-        if has_accelerator()
-        else largest_part([(case.length, case.completion)], case.batch_size, PART_TOKENS),
+        part=None if has_accelerator() else largest_part(sizes, case.batch_size, PART_TOKENS),
     )
 
 
@@ -157,9 +170,9 @@ def _child(case: Case) -> None:
     parameters = ModelDimensions.of(json.loads((folder / "config.json").read_text())).parameters
     draw = random.Random(0)
     rows = []
-    for _ in range(case.batch_size * STEPS):
-        ids = [draw.randrange(100, len(tokenizer)) for _ in range(case.length)]
-        asked = case.length - case.completion
+    for length, scored in case.sizes():
+        ids = [draw.randrange(100, len(tokenizer)) for _ in range(length)]
+        asked = length - scored
         rows.append(Example(ids, [IGNORED] * asked + ids[asked:]))
     lora = None if case.method == "sft" else LoraParameters()
     with tempfile.TemporaryDirectory() as work:
@@ -172,7 +185,7 @@ def _child(case: Case) -> None:
                 lora=lora,
                 train=Hyperparameters(
                     batch_size=case.batch_size,
-                    checkpoint_every=STEPS + 1,
+                    checkpoint_every=case.steps + 1,
                     precision=case.precision,
                 ),
                 versions={},
@@ -180,10 +193,10 @@ def _child(case: Case) -> None:
             base=folder,
             base_label=folder.name,
             train=folder,
-            steps=STEPS,
+            steps=case.steps,
         )
         session = Session(
-            work=Path(work), plan=plan, channel=Channel(STEPS), is_cancelled=lambda: False
+            work=Path(work), plan=plan, channel=Channel(case.steps), is_cancelled=lambda: False
         )
         peft_config = lora_config(lora) if lora else None
         trainer = CompletionTrainer(

@@ -35,7 +35,10 @@ class TrainerPlan(Frozen):
     """The teacher's checkpoint, where its logits are read."""
     steps: int = Field(ge=1)
     threads: int = Field(default=2, ge=1)
-    """CPU threads. Sums are split by thread, so equal digests need an equal number."""
+    """CPU threads of each process. Sums are split by thread, so equal digests need an equal number,
+    and as many processes."""
+    processes: int = Field(default=1, ge=1)
+    """Processes that share each batch."""
     precision_reason: str = ""
     """Why the recipe has its precision, where the job left it to be chosen."""
 
@@ -100,6 +103,14 @@ def recipe_digest(recipe: Recipe) -> Digest:
 def work_folder(home: Path, recipe: Recipe) -> Path:
     """Where the run of `recipe` keeps its plan, checkpoints and result."""
     return home / "training" / recipe_digest(recipe).removeprefix("sha256:")
+
+
+def processes_for(recipe: Recipe, most: int) -> int:
+    """How many processes train `recipe`: up to `most` that share its batch evenly; PPO in one."""
+    if recipe.method == "ppo":
+        return 1
+    batch = recipe.train.batch_size
+    return max(n for n in range(1, min(most, batch) + 1) if batch % n == 0)
 
 
 def optimizer_steps(rows: int, train: Hyperparameters) -> int:

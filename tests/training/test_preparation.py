@@ -112,6 +112,23 @@ def test_every_turn_of_the_assistant_counts_as_scored(base, tmp_path):
     assert sizes_of(plan.recipe, rows, count).scored == longest(rows, count)[1] + turns
 
 
+@pytest.mark.req("D8", "T6")
+def test_processes_share_a_batch_and_each_holds_the_weights(the_job, curated, store, settings):
+    ask = {"method": "lora", "store": store}
+    one = prepare(the_job, curated, settings=settings, **ask)
+    two = prepare(
+        the_job,
+        curated,
+        settings=settings.model_copy(update={"training_processes": 2}),
+        **ask,
+    )
+    assert (one.plan.processes, two.plan.processes) == (1, 2)
+    assert two.work == one.work
+    for part in ("weights", "gradients", "optimizer", "runtime"):
+        assert two.memory[part] == 2 * one.memory[part]
+    assert two.memory["activations"] == one.memory["activations"]  # of as many rows together
+
+
 def test_settings_come_from_the_environment(monkeypatch):
     monkeypatch.setenv("SLUICE_TRAINING_THREADS", "3")
     assert TrainingSettings().training_threads == 3

@@ -13,8 +13,8 @@ import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 
 from contracts.preference import PreferenceParameters
+from services.training.adapters.crew import ROOT
 from services.training.adapters.methods import method
-from services.training.adapters.supervisor import ROOT
 from services.training.health import RunStopped
 from services.training.plan import PLAN_FILE, TrainerPlan
 from services.training.reports import Done, Step, TrainResult, parse_report

@@ -16,7 +16,8 @@ import pytest
 from contracts.progress import Progress
 from contracts.training import Fingerprint, Recipe
 from services.training.adapters.checkpoints import newest_sealed, step_of
-from services.training.adapters.supervisor import LOG_FILE, ROOT, train
+from services.training.adapters.crew import ROOT
+from services.training.adapters.supervisor import LOG_FILE, train
 from services.training.plan import PLAN_FILE, recipe_digest
 from services.training.reports import TrainFailure, TrainResult
 from services.training.result import read_result

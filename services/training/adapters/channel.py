@@ -30,15 +30,15 @@ class Channel:
     """Writes reports, and a heartbeat whenever nothing was written for `SILENCE_S`."""
 
     def __init__(self, steps: int, *, speaks: bool = True) -> None:
-        """`speaks` is False in all processes of a training but its first."""
+        """`speaks` is False in all processes of a training but its first: they only say why not."""
+        self._speaks = speaks
         self._steps = steps
         self._step = 0
         self._message = "starting"
         self._lock = threading.Lock()
         self._last = time.monotonic()
         self._closed = threading.Event()
-        out = os.dup(1) if speaks else os.open(os.devnull, os.O_WRONLY)
-        self._out = os.fdopen(out, "w", buffering=1)
+        self._out = os.fdopen(os.dup(1), "w", buffering=1)
         os.dup2(2, 1)
         sys.stdout = sys.stderr
         self._heart = threading.Thread(target=self._beat, daemon=True, name="heartbeat")
@@ -83,6 +83,8 @@ class Channel:
         )
 
     def _send(self, report: Working | Step | Done | Failed) -> None:
+        if not self._speaks and not isinstance(report, Failed):
+            return
         with self._lock:
             self._out.write(report.model_dump_json() + "\n")
             self._last = time.monotonic()

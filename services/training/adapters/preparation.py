@@ -33,6 +33,7 @@ from services.training.plan import (
     TrainerPlan,
     moving,
     optimizer_steps,
+    processes_for,
     recipe_of,
     with_precision,
     work_folder,
@@ -117,20 +118,23 @@ def prepare(
     )
     sizes = sizes_of(recipe, list(read_rows(train)), token_counter(base))
     teacher = _teacher(recipe, home)
+    processes = processes_for(recipe, settings.training_processes)
     # one process on CPUs works on a batch in parts, where answers are not compared with each other
-    in_parts = recipe.preference is None and not has_accelerator()
+    in_parts = recipe.preference is None and not has_accelerator() and processes == 1
     length = min(sizes.longest, recipe.train.max_length)
-    memory = estimate(
+    of_each = estimate(
         _dimensions(base),
         method=recipe.method if recipe.preference or recipe.distillation else moving(recipe),
         lora=None if moving(recipe) == "full" else recipe.lora,
-        batch_size=recipe.train.batch_size,
+        batch_size=recipe.train.batch_size // processes,
         length=length,
         completion_length=sizes.scored,
         precision="bfloat16" if recipe.train.precision == "bfloat16" else "float32",
         teacher=_dimensions(teacher) if teacher is not None else None,
         part=largest_part(sizes.rows, recipe.train.batch_size, PART_TOKENS) if in_parts else None,
     )
+    sharing = 1 if has_accelerator() else processes  # the machine's memory; GPUs have their own
+    memory = {part: size * sharing for part, size in of_each.items()}
     require_memory(
         memory,
         available=available_memory_bytes(),
@@ -146,6 +150,7 @@ def prepare(
         teacher=teacher,
         steps=optimizer_steps(sizes.examples, recipe.train),
         threads=settings.training_threads,
+        processes=processes,
         precision_reason=str(choice) if choice else "",
     )
     return Prepared(work=work, plan=plan, memory=memory)

@@ -1,19 +1,18 @@
 """Runs the trainer as a process of its own: a crash, a leak or a full memory stays over there.
 
 The trainer has its own session, dies with us, and holds a lock on its work folder. What it reports
-becomes `Progress`; how it ends becomes a `TrainResult` or a `TrainFailure`.
+becomes `Progress`; how it ends becomes a `TrainResult` or a `TrainFailure`. Where several processes
+share a training, the first speaks for all, but for a named reason that stopped another.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from contracts.progress import Progress
+from services.training.adapters.crew import Crew, launch
 from services.training.plan import PLAN_FILE, TrainerPlan
 from services.training.reports import (
     Done,
@@ -30,9 +29,7 @@ from services.training.reports import (
 from services.training.result import read_result
 from shared.errors import LeaseHeld
 
-ROOT = Path(__file__).resolve().parents[3]
 LOG_FILE = "trainer.log"
-_LINE_LIMIT = 1 << 20
 
 OnProgress = Callable[[Progress], Awaitable[None]]
 
@@ -56,17 +53,20 @@ async def train(
         return finished
     _write_plan(work, plan)
     with (work / LOG_FILE).open("ab") as log:
-        process = await _launch(work, plan, log.fileno())
-    stopper = asyncio.create_task(_stop_when(cancelled, process, grace_s))
+        crew = await launch(work, plan, log.fileno())
+    stopper = asyncio.create_task(_stop_when(cancelled, crew, grace_s))
+    others = [asyncio.create_task(_failure(process)) for process in crew.processes[1:]]
     try:
-        last, step = await _follow(process, on_progress)
-        returncode = await process.wait()
+        last, step = await _follow(crew.processes[0], on_progress)
+        returncode = await crew.wait()
+        named = [failed for other in others if (failed := await other) is not None]
     finally:
         stopper.cancel()
-        _kill(process)
-        await process.wait()
+        await crew.end()
     if returncode == ExitCode.BUSY:
         raise LeaseHeld(f"another trainer holds {work}", mend="wait for it to end")
+    if not isinstance(last, Done):
+        last = next(iter(named), None if crew.lost else last)
     return ending_of(
         returncode,
         last,
@@ -81,28 +81,6 @@ def _write_plan(work: Path, plan: TrainerPlan) -> None:
     part = work / (PLAN_FILE + ".part")
     part.write_text(plan.model_dump_json(indent=1))
     part.replace(work / PLAN_FILE)
-
-
-async def _launch(work: Path, plan: TrainerPlan, log: int) -> asyncio.subprocess.Process:
-    environment = os.environ | {
-        "OMP_NUM_THREADS": str(plan.threads),
-        "OMP_WAIT_POLICY": "passive",
-        "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
-    }
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "services.training.adapters.trainer",
-        str(Path.cwd() / work),
-        "--parent",
-        str(os.getpid()),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=log,
-        env=environment,
-        start_new_session=True,
-        limit=_LINE_LIMIT,
-    )
 
 
 async def _follow(
@@ -124,20 +102,23 @@ async def _follow(
     return last, step
 
 
-async def _stop_when(
-    cancelled: asyncio.Event, process: asyncio.subprocess.Process, grace_s: float
-) -> None:
+async def _failure(process: asyncio.subprocess.Process) -> Failed | None:
+    """The named reason that stopped a process which is not the first, once its output ends."""
+    last, _ = await _follow(process, _nobody)
+    if isinstance(last, Failed) and last.failure.reason != "trainer_crashed":
+        return last
+    return None
+
+
+async def _nobody(_: Progress) -> None:
+    """Progress is the first process's."""
+
+
+async def _stop_when(cancelled: asyncio.Event, crew: Crew, grace_s: float) -> None:
     await cancelled.wait()
-    with contextlib.suppress(ProcessLookupError):
-        process.terminate()
+    crew.terminate()
     await asyncio.sleep(grace_s)
-    _kill(process)
-
-
-def _kill(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
+    crew.kill()
 
 
 def _tail(log: Path, size: int = 4000) -> str:
