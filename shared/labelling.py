@@ -2,16 +2,19 @@
 
 Double-blind means that a rater sees the request and the answer and nothing of where the row came
 from or what others said, in an order of the rater's own. An adjudicator sees the labels without
-the names, and decides only rows that raters dispute. Labels of one *round* count together; a rubric
-that was recalibrated begins the next round.
+the names, and decides only rows that raters dispute. Who has voted on a round adjudicates none of
+it, and who was shown labels of rows, in whatever round, votes on them no more: that is kept before
+they are shown. Labels of one *round* count together; a rubric that was recalibrated begins the next
+round.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -57,7 +60,11 @@ class Round:
         return found
 
     def questions(self, rater: str) -> Iterator[Question]:
-        """What `rater` has not answered yet, in an order of the rater's own."""
+        """What `rater` has not answered yet, in an order of the rater's own.
+
+        Raises InvalidInput where the rater has seen others' labels of these rows.
+        """
+        self._require_blind(rater)
         done = {(a.item, a.line) for a in self._own(rater)}
         for row in sorted(self.rows, key=lambda row: _order(rater, row.id)):
             for line in self.lines:
@@ -73,10 +80,16 @@ class Round:
         for line, ballot in sorted(labels.items()):
             for item in ballot.undecided():
                 given = tuple(sorted(ballot.votes[item].values()))
+                self._show(expert, item)
                 yield Question(item, line, texts.get(item, item), given)
 
     def record(self, rater: str, question: Question, label: str) -> None:
-        """Keep one label: on disk before the next question is shown."""
+        """Keep one label: on disk before the next question is shown.
+
+        Raises InvalidInput where it is a vote, and the rater has seen others' labels meanwhile.
+        """
+        if not question.given:
+            self._require_blind(rater)
         given = Annotation(
             item=question.item,
             rater=rater,
@@ -84,11 +97,7 @@ class Round:
             line=question.line,
             adjudication=bool(question.given),
         )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with self._path(rater).open("ab") as file:
-            file.write(given.model_dump_json().encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        self._append(self._path(rater), given.model_dump_json())
 
     def agreement(self) -> tuple[tuple[LineAgreement, ...], dict[str, Ballot]]:
         """Each line's agreement, the least agreed first, and its labels."""
@@ -99,6 +108,38 @@ class Round:
         """Lines that stop collection: enough shared rows, and too little agreement."""
         lines, _ = self.agreement()
         return [line for line in below(lines, minimum) if line.items >= ENOUGH]
+
+    def _require_blind(self, rater: str) -> None:
+        seen = self._shown(rater) & {row.id for row in self.rows}
+        if seen:
+            raise _bad(
+                "--rater",
+                f"{rater!r} has seen, as an adjudicator, what others said of {len(seen)} of these "
+                "rows",
+                "let somebody vote who has not",
+            )
+
+    def _shown(self, expert: str) -> set[str]:
+        """The rows whose labels `expert` was shown, or decided on, in any round."""
+        found: set[str] = set()
+        for folder in self.folder.parent.glob("round-*"):
+            here = replace(self, folder=folder)
+            found |= {a.item for a in here._own(expert) if a.adjudication}
+            path = here._path(expert).with_suffix(".seen")
+            if path.exists():
+                found |= {json.loads(line) for line in path.read_bytes().splitlines()}
+        return found
+
+    def _show(self, expert: str, item: str) -> None:
+        if item not in self._shown(expert):
+            self._append(self._path(expert).with_suffix(".seen"), json.dumps(item))
+
+    def _append(self, path: Path, line: str) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            file.write(line.encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
 
     def _own(self, rater: str) -> list[Annotation]:
         path = self._path(rater)

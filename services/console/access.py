@@ -1,7 +1,8 @@
 """Who may use the console, and from which pages.
 
 On the loopback everyone on the machine may; elsewhere a token is asked for, as a bearer header or
-signed in to a cookie. A page of another site can make a browser post here, so a change must come
+signed in to a cookie. A rater may have a token of the rater's own, which opens the labelling page
+and says who labels. A page of another site can make a browser post here, so a change must come
 from our own origin, which browsers state and scripts cannot forge.
 """
 
@@ -28,6 +29,16 @@ def signed_in(token: str | None, *, headers: Mapping[str, str], cookies: Mapping
     by_header = hmac.compare_digest(given.encode(), token.encode())
     by_cookie = hmac.compare_digest(cookies.get(COOKIE, "").encode(), session_of(token).encode())
     return by_header or by_cookie
+
+
+def rater_of(
+    raters: Mapping[str, str], *, headers: Mapping[str, str], cookies: Mapping[str, str]
+) -> str | None:
+    """Whose token of `raters` (name → token) a request carries."""
+    for name, token in raters.items():
+        if signed_in(token, headers=headers, cookies=cookies):
+            return name
+    return None
 
 
 def same_origin(headers: Mapping[str, str]) -> bool:

@@ -3,7 +3,8 @@
 A rater sees a request, an answer and the labels to choose from, one row at a time, in an order of
 the rater's own; the page names the row by a ticket that says nothing. An adjudicator sees the
 labels without the names, and gets only what raters dispute. The labels are those files that
-`sluice label` writes: both may be used side by side.
+`sluice label` writes: both may be used side by side. Where raters have tokens, who labels is who
+signed in.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from urllib.parse import parse_qs, urlencode
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from services.console import views
+from services.console import access, views
 from services.console.settings import ConsoleSettings
 from shared.errors import InvalidInput
 from shared.labelling import Question, Round, read_rows
@@ -75,6 +76,21 @@ class Booth:
         )
         self._labels = settings.label_names
         self._minimum = settings.label_minimum_kappa
+        self._raters = settings.label_raters
+
+    def seat(self, request: Request, rater: str, role: str) -> Seat | None:
+        """Who asks, and as what; None where nobody has said.
+
+        Raises HTTPException where raters sign in and this is not the one who did.
+        """
+        if self._raters:
+            known = access.rater_of(self._raters, headers=request.headers, cookies=request.cookies)
+            if known is None:
+                raise HTTPException(403, "sign in with a rater's own token to label")
+            if rater and rater != known:
+                raise HTTPException(403, f"you are signed in as {known}, not as {rater}")
+            rater = rater and known
+        return Seat.of(rater, role) if rater else None
 
     def page(self, seat: Seat) -> str:
         """The next question of a seat, or why there is none."""
@@ -87,9 +103,10 @@ class Booth:
             halted=halted,
         )
 
-    def door(self) -> str:
-        """The page that asks who labels."""
-        return self._render(seat=None, question=None, ticket="", halted=[])
+    def door(self, request: Request) -> str:
+        """The page that asks who labels, or as what the one does who signed in."""
+        known = access.rater_of(self._raters, headers=request.headers, cookies=request.cookies)
+        return self._render(seat=None, question=None, ticket="", halted=[], known=known or "")
 
     def take(self, seat: Seat, ticket: str, label: str) -> None:
         """Keep a label; one that was kept already, or that came after a halt, changes nothing.
@@ -123,15 +140,18 @@ def routes(app: FastAPI, settings: ConsoleSettings) -> None:
     booth, one = Booth(settings), asyncio.Lock()
 
     @app.get("/label", response_class=HTMLResponse, include_in_schema=False)
-    async def page(rater: str = "", role: str = "") -> str:
-        if not rater:
-            return booth.door()
-        return await asyncio.to_thread(booth.page, Seat.of(rater, role))
+    async def page(request: Request, rater: str = "", role: str = "") -> str:
+        seat = booth.seat(request, rater, role)
+        if seat is None:
+            return booth.door(request)
+        return await asyncio.to_thread(booth.page, seat)
 
     @app.post("/label", include_in_schema=False)
     async def answer(request: Request) -> Response:
         form = await posted(request)
-        seat = Seat.of(form.get("rater", ""), form.get("role", ""))
+        seat = booth.seat(request, form.get("rater", ""), form.get("role", ""))
+        if seat is None:
+            raise HTTPException(422, "say who labels")
         async with one:  # two clicks on one question are one label
             await asyncio.to_thread(booth.take, seat, form.get("ticket", ""), form.get("label", ""))
         return RedirectResponse(seat.url, 303)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Annotated, Protocol
 
 from fastapi import FastAPI, Header, HTTPException, Request, Response
@@ -27,6 +28,7 @@ POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
     "img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+LABEL_PATH = "/label"
 OPEN_PATHS = ("/healthz", "/login", "/static/")
 
 
@@ -53,7 +55,7 @@ def build(
     )
     app.mount("/static", StaticFiles(directory=views.STATIC), name="static")
     _guard(app, settings)
-    _pages(app, projection, load)
+    _pages(app, projection, load, labelled=settings.label_rows is not None)
     _streams(app, projection, load)
     _twins(app, projection, load)
     _commands(app, projection, load, command)
@@ -69,8 +71,9 @@ def _guard(app: FastAPI, settings: ConsoleSettings) -> None:
     async def guard(
         request: Request, call_next: Callable[[Request], Awaitable[Response]]
     ) -> Response:
-        path = request.url.path
-        if not access.signed_in(settings.token, headers=request.headers, cookies=request.cookies):
+        path, carried = request.url.path, {"headers": request.headers, "cookies": request.cookies}
+        labels = path == LABEL_PATH and access.rater_of(settings.label_raters, **carried)
+        if not labels and not access.signed_in(settings.token, **carried):
             if path.startswith("/api/"):
                 return _harden(JSONResponse({"detail": "send the console token"}, 401))
             if not path.startswith(OPEN_PATHS):
@@ -100,15 +103,17 @@ async def _find(projection: Projection, load: Load, tenant: str, name: str) -> R
     return run
 
 
-def _pages(app: FastAPI, projection: Projection, load: Load) -> None:
+def _pages(app: FastAPI, projection: Projection, load: Load, *, labelled: bool) -> None:
+    page = partial(views.page, labelled=labelled)
+
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def runs() -> str:
-        return views.page("Runs", views.runs_fragment(projection), live="/live/runs", here="runs")
+        return page("Runs", views.runs_fragment(projection), live="/live/runs", here="runs")
 
     @app.get("/runs/{tenant}/{name}", response_class=HTMLResponse, include_in_schema=False)
     async def run(tenant: str, name: str) -> str:
         found = await _find(projection, load, tenant, name)
-        return views.page(
+        return page(
             str(found.ref),
             views.run_fragment(found, projection),
             live=f"/live{views.path_of(found)}",
@@ -118,7 +123,7 @@ def _pages(app: FastAPI, projection: Projection, load: Load) -> None:
     @app.get("/alerts", response_class=HTMLResponse, include_in_schema=False)
     async def alerts() -> str:
         body = views.alerts_fragment(projection)
-        return views.page("Alerts", body, live="/live/alerts", here="alerts")
+        return page("Alerts", body, live="/live/alerts", here="alerts")
 
     @app.get("/healthz")
     async def health() -> dict[str, str | int]:
@@ -209,16 +214,23 @@ def _sessions(app: FastAPI, settings: ConsoleSettings) -> None:
     @app.post("/login", include_in_schema=False)
     async def sign_in(request: Request) -> Response:
         given = (await labelling.posted(request)).get("token", "")
+        header = {"authorization": f"Bearer {given}"}
+        if access.rater_of(settings.label_raters, headers=header, cookies={}):
+            return _session(request, given, LABEL_PATH)
         if settings.token is not None and not access.signed_in(
-            settings.token, headers={"authorization": f"Bearer {given}"}, cookies={}
+            settings.token, headers=header, cookies={}
         ):
             return HTMLResponse(views.render("login.html", wrong=True), 401)
-        response = RedirectResponse("/", 303)
-        response.set_cookie(
-            access.COOKIE,
-            access.session_of(settings.token or ""),
-            httponly=True,
-            samesite="strict",
-            secure=request.url.scheme == "https",
-        )
-        return response
+        return _session(request, settings.token or "", "/")
+
+
+def _session(request: Request, token: str, to: str) -> Response:
+    response = RedirectResponse(to, 303)
+    response.set_cookie(
+        access.COOKIE,
+        access.session_of(token),
+        httponly=True,
+        samesite="strict",
+        secure=request.url.scheme == "https",
+    )
+    return response

@@ -30,6 +30,9 @@ class ConsoleSettings(BaseSettings):
     """The labels to choose from, as a JSON list."""
     label_lines: tuple[str, ...] = ("label",)
     """The lines of the rubric, as a JSON list."""
+    label_raters: dict[str, str] = {}
+    """Rater or adjudicator → the token they sign in with, as a JSON object. With it a label is
+    taken only from whom it is said to be of; without it a rater is who the rater says."""
     label_round: int = 1
     label_minimum_kappa: float = 0.70
     """Agreement below this stops labelling."""
@@ -46,7 +49,16 @@ class ConsoleSettings(BaseSettings):
         return ["127.0.0.1", "localhost", "[::1]", self.host, *self.hosts]
 
     def require_safe(self) -> None:
-        """Raises Misconfigured if other machines could reach the console without a token."""
+        """Raises Misconfigured if other machines could reach the console without a token.
+
+        Also if a token does not tell who has it.
+        """
+        tokens = [*self.label_raters.values(), *([self.token] if self.token else [])]
+        if not all(tokens) or len(set(tokens)) < len(tokens):
+            raise Misconfigured(
+                "two of the console's tokens are the same, or one is empty",
+                mend="give every rater of SLUICE_CONSOLE_LABEL_RATERS a token of their own",
+            )
         if not self.loopback and not self.token:
             raise Misconfigured(
                 f"the console would listen on {self.host} without a token",

@@ -120,8 +120,19 @@ def alerts_fragment(projection: Projection) -> str:
     return render("_alerts.html", alerts=projection.alerts())
 
 
-def page(title: str, body: str, *, live: str, here: str, heading: str | None = None) -> str:
-    """A whole page around a fragment that `live` keeps up to date."""
+def page(
+    title: str,
+    body: str,
+    *,
+    live: str,
+    here: str,
+    heading: str | None = None,
+    labelled: bool = False,
+) -> str:
+    """A whole page around a fragment that `live` keeps up to date.
+
+    `labelled` says that there is a labelling page to link to.
+    """
     return render(
         "page.html",
         title=title,
@@ -129,4 +140,5 @@ def page(title: str, body: str, *, live: str, here: str, heading: str | None = N
         body=Markup(body),
         live=live,
         here=here,
+        labelled=labelled,
     )

@@ -76,3 +76,28 @@ def test_disagreement_stops_collection_until_the_next_round(rows):
     kept = (rows.parent / "rows.jsonl.labels" / "round-1" / "ben.jsonl").read_text()
     assert len(kept.splitlines()) == 20
     assert label(rows, "--rater", "ben", "--round", 2, answers="q\n").exit_code == 0
+
+
+def test_who_was_shown_labels_votes_on_those_rows_in_no_round(rows):
+    for rater, said in (("ana", "1\n" * 30), ("ben", "1\n" * 29 + "2\n")):
+        label(rows, "--rater", rater, answers=said)
+    looked = label(rows, "--rater", "eve", "--adjudicate", "--minimum-kappa", 0, answers="q\n")
+    assert "raters said: keep, reject" in looked.output
+    for round_number in (1, 2):
+        refused = label(rows, "--rater", "eve", "--round", round_number, answers="1\nq\n")
+        assert refused.exit_code == 2
+        assert "what others said of 1 of these rows" in str(refused.output)
+    labels = rows.parent / "rows.jsonl.labels"
+    assert sorted(path.name for path in labels.rglob("*.jsonl")) == ["ana.jsonl", "ben.jsonl"]
+    assert label(rows, "--rater", "dan", "--round", 2, answers="1\nq\n").exit_code == 0
+    again = label(rows, "--rater", "eve", "--adjudicate", "--minimum-kappa", 0, answers="2\n")
+    assert again.exit_code == 0
+    assert "1 disputes open" not in again.output
+
+
+def test_an_expert_of_an_older_version_who_decided_a_row_votes_on_it_no_more(rows):
+    for rater, said in (("ana", "1\n" * 30), ("ben", "1\n" * 29 + "2\n")):
+        label(rows, "--rater", rater, answers=said)
+    label(rows, "--rater", "eve", "--adjudicate", "--minimum-kappa", 0, answers="2\n")
+    (rows.parent / "rows.jsonl.labels" / "round-1" / "eve.seen").unlink()
+    assert label(rows, "--rater", "eve", answers="1\nq\n").exit_code == 2

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from services.console.settings import ConsoleSettings
+from shared.errors import Misconfigured
 from shared.labelling import ENOUGH, Round, read_rows
 from shared.messaging.embedded import free_port
 from tests.curation.samples import jsonl, row
@@ -81,6 +82,9 @@ async def test_raters_label_blind_and_an_expert_decides_what_they_dispute(
     await answer(browser, fields, "reject")
     text, _ = await shown(browser, rater="eve", role="adjudicator")
     assert "Nothing is left to decide" in text
+    voting = await browser.get("/label", params={"rater": "eve"})
+    assert voting.status_code == 409
+    assert "has seen, as an adjudicator, what others said of 1 of these rows" in voting.text
     _, labels = here.agreement()
     assert labels["label"].undecided() == []
     assert sum(a.adjudication for a in here.annotations()) == 1
@@ -110,3 +114,52 @@ async def test_only_the_consoles_own_pages_may_label_and_names_are_plain(
     for name in ("../ana", "Ana", "a b"):
         assert (await browser.get("/label", params={"rater": name})).status_code == 422
     assert "Who labels?" in (await browser.get("/label")).text
+    for page in ("/", "/alerts"):
+        assert '<a href="/label">Label</a>' in (await browser.get(page)).text
+
+
+class TestRatersWithTokens:
+    @pytest.fixture
+    def console_settings(self, rows_file: Path) -> ConsoleSettings:
+        return ConsoleSettings(
+            port=free_port(), token="operator", label_rows=rows_file,
+            label_raters={"ana": "token of ana", "ben": "token of ben"},
+        )  # fmt: skip
+
+    @pytest.mark.req("C2")
+    async def test_a_label_is_of_the_rater_who_signed_in(
+        self, browser: httpx.AsyncClient, rows_file: Path
+    ) -> None:
+        assert (await browser.get("/label")).headers["location"] == "/login"
+        signed = await browser.post("/login", data={"token": "token of ana"})
+        assert signed.headers["location"] == "/label"
+        assert "You are signed in as ana" in (await browser.get("/label")).text
+        _, fields = await shown(browser, rater="ana")
+        assert (await answer(browser, fields, "keep")).status_code == 303
+        for forged in ({"rater": "ben"}, {"rater": "ben", "role": "adjudicator"}):
+            refused = await browser.get("/label", params=forged)
+            assert refused.status_code == 403
+            assert "signed in as ana, not as ben" in refused.text
+        assert (await answer(browser, {**fields, "rater": "ben"}, "keep")).status_code == 403
+        assert (await answer(browser, {"ticket": fields["ticket"]}, "keep")).status_code == 422
+        here = Round.of(rows_file, read_rows(rows_file), ["label"], 1)
+        assert {a.rater for a in here.annotations()} == {"ana"}
+
+    async def test_a_raters_token_opens_the_labelling_page_alone(
+        self, browser: httpx.AsyncClient
+    ) -> None:
+        rater = {"authorization": "Bearer token of ben"}
+        assert (await browser.get("/label", headers=rater)).status_code == 200
+        assert (await browser.get("/api/runs", headers=rater)).status_code == 401
+        assert (await browser.get("/", headers=rater)).headers["location"] == "/login"
+        operator = {"authorization": "Bearer operator"}
+        assert (await browser.get("/api/runs", headers=operator)).status_code == 200
+        refused = await browser.get("/label", params={"rater": "ana"}, headers=operator)
+        assert refused.status_code == 403
+        assert (await browser.post("/login", data={"token": "nobody's"})).status_code == 401
+
+
+@pytest.mark.parametrize("tokens", [{"ana": "x", "ben": "x"}, {"ana": ""}, {"ana": "operator"}])
+def test_a_token_that_does_not_tell_raters_apart_is_refused(tokens: dict[str, str]) -> None:
+    with pytest.raises(Misconfigured, match="tokens are the same, or one is empty"):
+        ConsoleSettings(token="operator", label_raters=tokens).require_safe()
