@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import pytest
 
-from services.curation import checking, handlers, pipeline
+from services.curation import checking, handlers, pipeline, settings
 from services.curation.adapters.pii import PiiDetector
 from services.curation.crew import WorkerKilled, in_order
 from services.curation.pipeline import Advance, Curated
@@ -175,10 +175,18 @@ def test_workers_die_with_a_killed_parent(tmp_path: Path) -> None:
     assert not any(map(_runs, pids))
 
 
-def test_the_workers_are_the_cores_at_most_four_or_what_is_set(
-    monkeypatch: pytest.MonkeyPatch,
+def test_the_workers_are_the_cores_that_memory_has_room_for_or_what_is_set(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for cores, workers in ((1, 1), (3, 3), (64, 4)):
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(settings, "MEMORY_LIMIT", limit)
+    for said, cores, workers in (
+        (None, 1, 1), (None, 3, 3), (None, 64, 4), ("max\n", 64, 4), (f"{64 << 30}\n", 64, 4),
+        (f"{1 << 30}\n", 64, 3), (f"{512 << 20}\n", 64, 1), (f"{1 << 30}\n", 2, 2),
+    ):  # fmt: skip
+        limit.unlink(missing_ok=True)
+        if said:
+            limit.write_text(said)
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, n=cores: set(range(n)))
         assert CurationSettings().workers == workers
     monkeypatch.setenv("SLUICE_CURATION_PROCESSES", "7")
