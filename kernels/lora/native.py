@@ -1,26 +1,32 @@
 """SGMV in C++ for CPUs (`kernels/native/lora.cpp` and `prompts.cpp`).
 
 A batch becomes tables of addresses, built when the batch changes; a call passes them. Decoding
-rows, where reading each adapter's weights once is the whole cost, and long segments (a prompt's
-rows), where the products are, have a kernel each.
+rows, where reading each adapter's weights once is the whole cost, and a prompt's rows, where the
+products are, have a kernel each. Where one segment is long enough that the products alone count,
+torch's own are the faster ones and take it (`longest`).
 """
 
 from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 
 from kernels.lora.api import Apply, LowRank, Segment, SegmentPlan, scale
+from kernels.lora.reference import Part
+from kernels.lora.reference import apply as by_torch
 from kernels.native import library
 
 SHORT = 16
 """Rows of a segment up to which the kernel of decoding rows is the faster one."""
+LONGEST = {torch.bfloat16: 512, torch.float32: 256}
+"""Rows of a segment, by their type, up to which our kernel is the faster one (RESULTS.md)."""
 _BLOCKS = 3
 _FIELDS = 7 + 5 * _BLOCKS
 _NAMES = {
@@ -36,8 +42,12 @@ Kinds = tuple[torch.dtype, torch.dtype]
 class Native:
     """Raises NativeUnavailable when the kernels cannot be had."""
 
-    def __init__(self, *, tiles: bool = True) -> None:
-        """`tiles` allows the processor's matrix unit for long segments, where it has one."""
+    def __init__(self, *, tiles: bool = True, longest: Mapping[torch.dtype, int] = LONGEST) -> None:
+        """`tiles` allows the processor's matrix unit for a prompt's rows, where it has one.
+
+        A segment of more than `longest` rows goes through torch's products.
+        """
+        self._longest = longest
         self._few: dict[Kinds, Any] = {}
         self._many: dict[Kinds, Any] = {}
         self._tiles = tiles
@@ -63,8 +73,13 @@ class Native:
         if any(low_rank.a.dtype != stored for _, low_rank in used):
             raise ValueError("the adapters of one batch must be stored alike")
         held = [(segment, low_rank, _laid_out(low_rank)) for segment, low_rank in used]
-        few = _Table.of([one for one in held if _short(one[0])])
-        many = _Table.of([one for one in held if not _short(one[0])])
+        few = _Table.of([one for one in held if _length(one[0]) <= SHORT])
+
+        @cache
+        def split(longest: int) -> tuple[_Table, list[Part]]:
+            many = [one for one in held if SHORT < _length(one[0]) <= longest]
+            return _Table.of(many), [one for one in used if _length(one[0]) > longest]
+
         scratch = torch.empty(
             plan.rows * (used[0][1].a.shape[1] + few.ranks) if few.segments else 0,
             dtype=torch.float32,
@@ -81,8 +96,10 @@ class Native:
             if few.segments:
                 size, room = x.shape, scratch.data_ptr()
                 self._few[kinds](*rows, *size, few.address, few.segments, room, few.ranks)
+            many, rest = split(self._longest[x.dtype])
             if many.segments:
                 self._many[kinds](*rows, x.shape[1], many.address, many.segments, self._tiles)
+            by_torch(rest, y, x)
 
         # the tables hold addresses: what they point to lives as long as they do
         apply.holds = held  # type: ignore[attr-defined]
@@ -93,8 +110,8 @@ Held = tuple[Segment, LowRank, list[torch.Tensor]]
 """And each block's B as (rank, width) in memory."""
 
 
-def _short(segment: Segment) -> bool:
-    return segment.stop - segment.start <= SHORT
+def _length(segment: Segment) -> int:
+    return segment.stop - segment.start
 
 
 @dataclass(frozen=True, slots=True)

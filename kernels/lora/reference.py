@@ -19,10 +19,11 @@ def prepare(plan: SegmentPlan, weights: Sequence[LowRank | None]) -> Apply:
         for segment, low_rank in zip(plan.segments, weights, strict=True)
         if low_rank is not None and segment.start < segment.stop
     ]
-    return partial(_apply, parts)
+    return partial(apply, parts)
 
 
-def _apply(parts: Sequence[Part], y: torch.Tensor, x: torch.Tensor) -> None:
+def apply(parts: Sequence[Part], y: torch.Tensor, x: torch.Tensor) -> None:
+    """`Y[s] += (α/r) · (X[s] · Aᵀ) · Bᵀ` for each segment s and its weights."""
     for segment, low_rank in parts:
         shrunk = x[segment.start : segment.stop] @ low_rank.a.to(x.dtype).T
         if low_rank.factors is not None:

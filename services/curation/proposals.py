@@ -59,7 +59,7 @@ class Proposals:
             twice = values[counts > 1]
             for last, keys, marks in self._shards():
                 update = "UPDATE shared SET marks = ? WHERE last = ?"
-                self._db.execute(update, ((marks | np.isin(keys, twice)).tobytes(), last))
+                self._db.execute(update, ((marks | _among(keys, twice)).tobytes(), last))
 
     def keys(self, number: int) -> list[int]:
         """The row's keys that another row has too."""
@@ -84,3 +84,12 @@ class Proposals:
 
 _BOTH = "FROM sketches JOIN shared USING (last)"
 _NONE = np.zeros(0, dtype=np.int64)
+
+
+def _among(keys: np.ndarray, ordered: np.ndarray) -> np.ndarray:
+    """Which keys are in `ordered`, which is sorted and, unlike for `np.isin`, sorted once."""
+    if not len(ordered):
+        return np.zeros(len(keys), dtype=np.bool_)
+    places = np.searchsorted(ordered, keys)
+    found: np.ndarray = ordered[np.minimum(places, len(ordered) - 1)] == keys
+    return found

@@ -14,7 +14,7 @@ from kernels.lora import (
     scale,
     sgmv_,
 )
-from kernels.lora.native import Native
+from kernels.lora.native import LONGEST, Native
 
 NAMES = ["reference", "native", "triton"]
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 6e-2}
@@ -136,12 +136,16 @@ def test_quantized_weights_add_what_their_integers_stand_for(name, k, d, kind, d
 
 @pytest.mark.req("V3")
 @pytest.mark.parametrize("name", ["native"])
-@pytest.mark.parametrize("tiles", [True, False], ids=["tiles", "no tiles"])
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"tiles": False}, {"longest": dict.fromkeys(LONGEST, 100)}],
+    ids=["tiles", "no tiles", "the longest by torch"],
+)
 @pytest.mark.parametrize("stored", ["as the rows", "int8"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(("k", "widths"), [(64, (96, 32)), (67, (33, 301))], ids=str)
 def test_prompts_and_decoding_rows_of_fused_linears_share_a_batch(
-    k, widths, dtype, stored, tiles, name
+    k, widths, dtype, stored, how, name
 ):
     g = torch.Generator().manual_seed(3)
 
@@ -177,7 +181,7 @@ def test_prompts_and_decoding_rows_of_fused_linears_share_a_batch(
                 columns = slice(block.column, block.column + block.b.shape[0])
                 expected[rows, columns] += used.alpha / used.rank * delta
     before = y.clone()
-    Native(tiles=tiles).prepare(plan, weights)(y, x)
+    Native(**how).prepare(plan, weights)(y, x)
     assert torch.equal(y[90:95], before[90:95])
     assert torch.allclose(y.double(), expected, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
 

@@ -50,7 +50,7 @@ async def test_one_too_many_is_told_when_to_come_back_and_is_answered_then(narro
         assert {a.status_code for a in refused} == {429}
         assert {a.json()["error"]["code"] for a in refused} == {"overloaded"}
         assert all(int(a.headers["Retry-After"]) >= 1 for a in refused)
-        assert len(answers) - len(refused) >= 3  # who runs, and who waited
+        assert len(answers) - len(refused) >= 2  # as many may wait
         assert (await ask()).status_code == 200
 
 
