@@ -14,6 +14,7 @@ from prometheus_client import REGISTRY
 
 from contracts.alerts import Alert
 from contracts.telemetry import Feedback, Outcome
+from services.serving.gauges import observe_routing
 from shared.metrics import METER, Answers, Incidents, provider
 from tests.monitoring.provocations import provoked_by
 
@@ -42,6 +43,7 @@ def ours() -> Iterator[dict[str, set[str]]]:
         answers.record(signal)
     incidents.published(alert())
     incidents.took(3)
+    observe_routing(lambda: 2, meter)
     found: dict[str, set[str]] = {}
     for family in REGISTRY.collect():
         for sample in family.samples:

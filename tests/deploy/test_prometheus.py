@@ -36,7 +36,7 @@ def promtool(*arguments: str) -> str:
 
 @pytest.mark.req("M16")
 def test_rules_and_configuration_are_what_prometheus_reads() -> None:
-    assert "5 rules found" in promtool("check", "rules", "rules.yaml")
+    assert "6 rules found" in promtool("check", "rules", "rules.yaml")
     assert "is valid" in promtool("check", "config", "prometheus.yaml")
 
 
