@@ -305,6 +305,7 @@ def test_a_bundle_of_a_retired_key_verifies_while_that_key_is_trusted(
 MUTATIONS = 1000
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.req("R3")
 @pytest.mark.req("R4")
 def test_no_random_mutation_of_card_chain_or_weights_is_accepted(
