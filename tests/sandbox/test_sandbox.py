@@ -141,6 +141,16 @@ def attack(sandbox: Sandbox, host: Host, code: str) -> None:
     assert leftovers() == []
 
 
+@pytest.fixture(autouse=True)
+def _here_before() -> None:
+    """What earlier tests of this worker have started and keep, as multiprocessing's tracker."""
+    HERE_BEFORE.clear()
+    HERE_BEFORE.update(child.pid for child in psutil.Process().children(recursive=True))
+
+
+HERE_BEFORE: set[int] = set()
+
+
 def leftovers() -> list[psutil.Process]:
     """Processes of a sandbox that are still there a moment after their run."""
     deadline = time.monotonic() + 0.5
@@ -157,7 +167,7 @@ def _sandboxed() -> list[psutil.Process]:
     Another test worker's sandboxes are below that worker, and none of our business.
     """
     here = psutil.Process()
-    below = {child.pid for child in here.children(recursive=True)}
+    below = {child.pid for child in here.children(recursive=True)} - HERE_BEFORE
     beside = {peer.pid for peer in psutil.Process(here.ppid()).children(recursive=True)} - below
     return [
         process

@@ -12,11 +12,14 @@ from services.serving.engine.port import Sampling, TokenLogprob
 
 _HEAD = 256
 """Candidates looked at first: a nucleus rarely needs the whole vocabulary sorted."""
+_COLD = 1e-5
+"""Temperatures below this are greedy: the likeliest token would have all the probability, if
+float32 could say so."""
 
 
 def generator(sampling: Sampling) -> torch.Generator | None:
     """The request's own random stream; None if it is greedy."""
-    if sampling.temperature == 0:
+    if sampling.temperature < _COLD:
         return None
     draws = torch.Generator()
     if sampling.seed is None:
@@ -56,7 +59,9 @@ def _truncated(probs: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
     if sampling.top_p < 1:
         mass = top / top.sum() if sampling.top_k > 0 else top
         before = mass.cumsum(0) - mass
-        top = top.masked_fill(before >= sampling.top_p, 0.0)
+        outside = before >= sampling.top_p
+        outside[0] = False  # which a top_p that float32 takes for zero would leave out
+        top = top.masked_fill(outside, 0.0)
     return ids, top
 
 
