@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,15 +20,15 @@ from contracts.progress import Progress
 from contracts.run import Run, fold
 from contracts.training import AdapterTrained, TrainingStopped
 from services.training.adapters import crew
-from services.training.adapters.crew import ROOT
 from services.training.adapters.supervisor import LOG_FILE, train
-from services.training.plan import PLAN_FILE, TrainerPlan, processes_for
+from services.training.plan import TrainerPlan, processes_for
 from services.training.reports import TrainFailure
 from services.training.settings import TrainingSettings
 from services.training.workshop import Order, Workshop
 from shared.artifacts import ArtifactStore
 from shared.errors import TransientError
 from shared.testing.runs import REF, advised, healthy_job, recorded_log
+from tests.training.apart import supervised
 from tests.training.test_plan import recipe
 
 STEPS = 60
@@ -196,23 +195,7 @@ def test_all_processes_die_with_the_service(
     make_plan: Callable[..., TrainerPlan], tmp_path: Path
 ) -> None:
     plan = make_plan().model_copy(update={"processes": 2})
-    (tmp_path / PLAN_FILE).write_text(plan.model_dump_json())
-    code = (
-        "import asyncio, sys, pathlib\n"
-        "from services.training.adapters.supervisor import train\n"
-        "from services.training.plan import TrainerPlan\n"
-        "work = pathlib.Path(sys.argv[1])\n"
-        "plan = TrainerPlan.model_validate_json((work / 'plan.json').read_bytes())\n"
-        "async def say(progress): print(progress.message, flush=True)\n"
-        "asyncio.run(train(work, plan, say, asyncio.Event()))\n"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)],
-        stdout=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    ) as service:
-        assert service.stdout is not None
-        service.stdout.readline()  # the first trainer has spoken
+    with supervised(plan, tmp_path) as service:
         both = trainers(service.pid, tmp_path)
         service.send_signal(signal.SIGKILL)
     assert len(both) == 2

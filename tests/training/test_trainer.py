@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,13 +14,13 @@ import pytest
 from contracts.progress import Progress
 from contracts.training import Fingerprint, Recipe
 from services.training.adapters.checkpoints import newest_sealed, step_of
-from services.training.adapters.crew import ROOT
 from services.training.adapters.supervisor import LOG_FILE, train
-from services.training.plan import PLAN_FILE, recipe_digest
+from services.training.plan import recipe_digest
 from services.training.reports import TrainFailure, TrainResult
 from services.training.result import read_result
 from shared.errors import LeaseHeld
 from shared.models import file_digest
+from tests.training.apart import supervised
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # several processes load torch
 STEPS = 16
@@ -179,23 +177,7 @@ async def test_cancel_keeps_a_checkpoint_of_the_step_it_came_in(make_plan, tmp_p
 @pytest.mark.req("P3")
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's parent-death signal")
 def test_the_trainer_dies_with_its_supervisor(make_plan, tmp_path):
-    (tmp_path / PLAN_FILE).write_text(make_plan().model_dump_json())
-    code = (
-        "import asyncio, sys, pathlib\n"
-        "from services.training.adapters.supervisor import train\n"
-        "from services.training.plan import TrainerPlan\n"
-        "work = pathlib.Path(sys.argv[1])\n"
-        "plan = TrainerPlan.model_validate_json((work / 'plan.json').read_bytes())\n"
-        "async def say(progress): print(progress.message, flush=True)\n"
-        "asyncio.run(train(work, plan, say, asyncio.Event()))\n"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)],
-        stdout=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    ) as supervisor:
-        assert supervisor.stdout is not None
-        supervisor.stdout.readline()  # the trainer has spoken
+    with supervised(make_plan(), tmp_path) as supervisor:
         children = psutil.Process(supervisor.pid).children(recursive=True)
         trainer = next(child for child in children if str(tmp_path) in child.cmdline())
         supervisor.send_signal(signal.SIGKILL)

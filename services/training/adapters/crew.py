@@ -17,6 +17,7 @@ from pathlib import Path
 
 from services.training.plan import TrainerPlan
 from shared.messaging.embedded import free_port
+from shared.waiting import ASLEEP
 
 ROOT = Path(__file__).resolve().parents[3]
 TRAINER = (sys.executable, "-m", "services.training.adapters.trainer")
@@ -85,11 +86,14 @@ class Crew:
 
 async def launch(work: Path, plan: TrainerPlan, log: int) -> Crew:
     """Start the plan's trainers; their errors go to the open file `log`."""
-    shared = os.environ | {
-        "OMP_NUM_THREADS": str(plan.threads),
-        "OMP_WAIT_POLICY": "passive",
-        "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
-    }
+    shared = (
+        os.environ
+        | ASLEEP
+        | {
+            "OMP_NUM_THREADS": str(plan.threads),
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
+        }
+    )
     started: list[asyncio.subprocess.Process] = []
     try:
         for variables in places(plan.processes):

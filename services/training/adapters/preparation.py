@@ -43,6 +43,7 @@ from services.training.settings import TrainingSettings
 from shared.artifacts import TrainingStore
 from shared.models import base_digest, digest_cache, resolve_base, tokenizer_digest
 from shared.precision import precision
+from shared.waiting import ASLEEP
 
 ROOT = Path(__file__).resolve().parents[3]
 PROBE_S = 180.0
@@ -165,12 +166,15 @@ def measured(base: Path, recipe: Recipe, *, threads: int) -> PrecisionChoice:
     command = [sys.executable, "-m", "services.training.adapters.precision_probe", str(base)]
     command += ["--tokens", str(tokens), "--threads", str(threads)]
     command += ["--full"] if moving(recipe) == "full" else []
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
-        "OMP_NUM_THREADS": str(threads),
-        "OMP_WAIT_POLICY": "passive",
-        "HF_HUB_OFFLINE": "1",
-    }
+    environment = (
+        os.environ
+        | ASLEEP
+        | {
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
+            "OMP_NUM_THREADS": str(threads),
+            "HF_HUB_OFFLINE": "1",
+        }
+    )
     try:
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=PROBE_S, check=True
